@@ -4654,10 +4654,6 @@ class Store:
             project.set_property(target, *rest)
         else:
             REPLAY[kind](project, target, *rest)
-        elif kind == "c":
-            replay_changed(project, target, *rest)
-        elif kind == "t":
-            replay_timers(project, target)
 
     def start(self) -> None:
         """Begins to write: what was replayed goes into the files at once."""
@@ -7114,12 +7110,13 @@ def _swap(folder: str, fresh: str, kept: str, old: list[str]) -> None:
 class Stats:
     """Counters for the log, the admin page and /metrics (spec 05 §9.1)."""
 
-    __slots__ = ("commands", "names", "rate", "rate_count", "rate_tick", "last", "messages")
+    __slots__ = ("commands", "names", "rate", "last", "messages")
 
     def __init__(self) -> None:
         self.commands = [0] * 100  # by command number, this period
         self.names: dict[str, int] = {}  # whatever has no number: http counters, mqttTotal, appTotal…
         self.messages = 0  # of boards and apps, ever
+        self.rate, self.last = 0.0, 0  # messages a second in the last period; count at its end
 
     def count(self, name: str) -> None:
         self.names[name] = self.names.get(name, 0) + 1
@@ -9934,7 +9931,6 @@ class HardwareSession(Session):
         to_apps(project, Command.HARDWARE_CONNECTED, id, device.prefix)
         mark_online(self.server, device, self.peer)
         self.server.automation.joined(project.account)
-        self.server.automation.joined(project.account)
         log.info(f"{project.account.email} hardware joined.")
 
     def leave(self) -> None:
@@ -10476,7 +10472,6 @@ class AppSession(Session):
         self.status(id, OK)
         if share is None:
             notify_hardware(account, b"acon")
-        self.server.automation.joined(account)
         self.server.automation.joined(account)
         log.info(f"{account.email} {account.app} {'app' if share is None else 'guest'} joined.")
 

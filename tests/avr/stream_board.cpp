@@ -3,8 +3,9 @@
 // most 15 commands a second with the input served meanwhile, login again after a time-out, heartbeat, no way back into
 // step. It runs on the Arduino core, so its receive ring is the real one: 64 bytes, the rest falls off.
 //
-// The sketch: V1 takes a running number, is busy with it for 40 ms (as with a display) and answers it on V2 from loop(); V3 (any value) asks for the report
-// "V4 count lost doubled disordered"; V5 n sends the numbers 1 … n on V6; at each login V7 has the number of logins.
+// The sketch: V1 takes a running number, is busy with it for 40 ms (as with a display) and answers it on V2 from loop();
+// V3 (any value) asks for the report "V4 count lost doubled disordered"; V5 n sends the numbers 1 … n on V6; at each
+// login V7 has the number of logins.
 
 #include <Arduino.h>
 #include <avr/sleep.h>
