@@ -1071,14 +1071,18 @@ class Line:
     def _is_pty(self) -> bool:
         return os.path.realpath(str(self.port.port)).startswith("/dev/pts/")
 
-    def close(self) -> None:
+    def close(self, linger: float = 0.0) -> None:
+        """What has been written gets `linger` seconds to leave; the rest is thrown away."""
         if self.closed:
             return
         self.closed = True
         if self.descriptor >= 0:
             self.loop.forget(self.descriptor)
+            end = time.monotonic() + linger
+            while self.unsent() and time.monotonic() < end:
+                time.sleep(0.002)
             try:  # else close waits up to 30 s for a board that does not read
-                if not self.is_socket:
+                if not self.is_socket and self.unsent():
                     self.port.reset_output_buffer()
             except Exception:  # termios.error, SerialException: the line is gone, which is fine
                 pass
@@ -1549,21 +1553,21 @@ class ServerLink:
             except OSError as error:
                 if "Want" in type(error).__name__:  # TLS: SSLWantReadError, SSLWantWriteError
                     return
-                self.fail((error.strerror or str(error)).lower())
+                self.fail(self._explain_end((error.strerror or str(error)).lower()))
                 return
             if not data:
-                self.fail(self._explain_close())
+                self.fail(self._explain_end("closed by the server"))
                 return
             self.received = True
             self.on_data(data)
             if not hasattr(self.sock, "pending") or not self.sock.pending():
                 return
 
-    def _explain_close(self) -> str:
-        if self.received or self.loop.now - self.opened_at > 5:
-            return "closed by the server"
-        hint = "" if self.options.use_tls else " (if that is its TLS port: -t SSL)"
-        return f"the server closed the connection at once{hint}"
+    def _explain_end(self, why: str) -> str:
+        """A TLS port that hears plain bytes hangs up without a word."""
+        if self.received or self.options.use_tls:
+            return why
+        return f"{why} without a word (if that is its TLS port: -t SSL)"
 
     def _flush(self) -> None:
         try:
@@ -1587,6 +1591,7 @@ class ServerLink:
 # ======================================================================================================================
 
 UNCLAIMED = 60.0  # s without a login until we say so
+FAREWELL_TIME = 0.05  # s the last bytes have to leave
 SCAN_STEP = 7.0  # s a speed is given: boards repeat their login every 5 or 6 s
 
 
@@ -1808,7 +1813,7 @@ class Worker:
         if self.line is not None:
             self.write(self.farewell())
             line, self.line = self.line, None
-            line.close()
+            line.close(FAREWELL_TIME)
             self.gone()
 
     def stop(self) -> None:

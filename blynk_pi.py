@@ -47,7 +47,7 @@ if __name__ == "__main__" and hasattr(os, "memfd_create") and "BLYNK_PI_FILE" no
     # Docstrings of functions stay behind (before 3.13, where their place in the code is known).
     import marshal
 
-    def _without_docstrings(code):  # type: ignore[no-untyped-def]
+    def _without_docstrings(code: Any) -> Any:
         kept = [_without_docstrings(c) if hasattr(c, "co_consts") else c for c in code.co_consts]
         if kept and isinstance(kept[0], str) and code.co_name[0] != "<" and code.co_flags & 2:
             kept[0] = None
@@ -90,7 +90,7 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Iterable, Iterator, Optional, Union
+    from typing import Any, Callable, Iterable, Iterator, Optional
 
     Document = dict[str, Any]
 
@@ -101,8 +101,6 @@ PROGRAM_FILE = os.environ.pop("BLYNK_PI_FILE", None) or os.path.abspath(__file__
 PROGRAM_FOLDER = os.path.dirname(PROGRAM_FILE)
 if __name__ == "__main__" and sys.argv[0] == "-c":
     del sys.argv[0]  # what the fresh interpreter was given: argv as the user typed it
-
-
 # ======================================================================================================================
 # 1. Vocabulary
 # ======================================================================================================================
@@ -129,7 +127,14 @@ class Command:
     HARDWARE_LOG_EVENT, HARDWARE_RESEND_FROM_BLUETOOTH, LOGOUT = 64, 65, 66
     CREATE_TILE_TEMPLATE, UPDATE_TILE_TEMPLATE, DELETE_TILE_TEMPLATE, GET_WIDGET = 67, 68, 69, 70
     DEVICE_OFFLINE, OUTDATED_APP_NOTIFICATION, TRACK_DEVICE, GET_PROVISION_TOKEN, RESOLVE_EVENT = 71, 72, 73, 74, 75
-    DELETE_DEVICE_DATA, CREATE_REPORT, UPDATE_REPORT, DELETE_REPORT, EXPORT_REPORT, RESET_PASSWORD = 76, 77, 78, 79, 80, 81
+    DELETE_DEVICE_DATA, CREATE_REPORT, UPDATE_REPORT, DELETE_REPORT, EXPORT_REPORT, RESET_PASSWORD = (
+        76,
+        77,
+        78,
+        79,
+        80,
+        81,
+    )
 
 
 class Status:
@@ -151,7 +156,10 @@ MAX_APP_BODY = 10_000_000  # bytes; a longer announcement closes the connection 
 MAX_HARDWARE_BODY = 65_535  # bytes; the length field has two bytes
 FIRST_TAG_ID, FIRST_SELECTOR_ID = 100_000, 200_000  # target ids below are devices (spec 04 §9.3)
 DETECTION_SECONDS = 20  # a connection must show five bytes in this time (spec 01 §2)
-WATERMARK_HIGH, WATERMARK_LOW = 65_536, 32_768  # bytes of pending output: not writable above, again below (spec 01 §12.5)
+WATERMARK_HIGH, WATERMARK_LOW = (
+    65_536,
+    32_768,
+)  # bytes of pending output: not writable above, again below (spec 01 §12.5)
 OUTPUT_LIMIT = 262_144  # bytes of pending output beyond which values to a stream are dropped (DESIGN §4)
 STALL_SECONDS = 60  # a peer that has not read for so long is closed
 READ_SIZE = 65_536  # bytes one stream may read a turn
@@ -262,7 +270,7 @@ class Log:
 log = Log()
 
 
-# -- splitting and numbers, as the protocol has them (spec 01 §5) -------------------------------------------------------
+# -- splitting and numbers, as the protocol has them (spec 01 §5) ------------------------------------------------------
 
 
 def full_split(text: str) -> list[str]:
@@ -276,7 +284,8 @@ def full_split(text: str) -> list[str]:
 
 def limited_split(text: str, most: int) -> list[str]:
     """At most `most` parts; a separator at index 0 belongs to the first part; the last part keeps the rest."""
-    parts, start = [], 0
+    parts: list[str] = []
+    start = 0
     while len(parts) < most - 1:
         at = text.find("\0", start + 1 if not parts else start)
         if at < 0:
@@ -362,7 +371,7 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-# -- tokens, passwords, addresses, zones ---------------------------------------------------------------------------------
+# -- tokens, passwords, addresses, zones -------------------------------------------------------------------------------
 
 
 def new_token() -> str:
@@ -544,7 +553,6 @@ def local_seconds(name: Optional[str], seconds: float) -> int:
 
     offset = datetime.fromtimestamp(seconds, zone(name)).utcoffset()
     return int(seconds) + (int(offset.total_seconds()) if offset is not None else 0)
-
 # ======================================================================================================================
 # 2. Settings
 # ======================================================================================================================
@@ -1321,7 +1329,6 @@ def help_text(topic: str = "") -> str:
     ]
     lines += [f"  {name:14} {text}" for name, text in SUB_COMMANDS.items()]
     return "\n".join(lines) + "\n"
-
 # ======================================================================================================================
 # 3. Wire
 # ======================================================================================================================
@@ -1338,19 +1345,6 @@ pack_app_header = APP_HEADER.pack
 def pack_hw(command: int, id: int, body: bytes) -> bytes:
     """A frame to a board: 5-byte header. Message id 0 would make the library drop the connection: it goes out as 1."""
     return pack_hardware_header(command, id & 0xFFFF or 1, len(body)) + body
-
-
-def pack_app(command: int, id: int, body: bytes) -> bytes:
-    """A frame to an app: 7-byte header."""
-    return pack_app_header(command, id & 0xFFFF, len(body)) + body
-
-
-def status_hw(id: int, status: int) -> bytes:
-    return pack_hardware_header(0, id & 0xFFFF, status)
-
-
-def status_app(id: int, status: int) -> bytes:
-    return pack_app_header(0, id & 0xFFFF, status)
 
 
 def pack_dashws(command: int, id: int, body: bytes) -> bytes:
@@ -1405,7 +1399,6 @@ class Quota:
             return False
         self.warned = now_ms
         return True
-
 
 
 # -- HTTP/1.1 ----------------------------------------------------------------------------------------------------------
@@ -1552,12 +1545,12 @@ class HttpParser:
         elif end >= 0:
             head, consumed = bytes(buffer[:end]), end + 3
         else:
-            self._check_size(bytes(buffer[: self.max_line + 1]), len(buffer))
+            self._check_size(bytes(buffer[: self.max_line + 2]), len(buffer))
             return None
-        self._check_size(head, len(head))
-        del buffer[:consumed]
         if head.endswith(b"\r"):
             head = head[:-1]
+        self._check_size(head, len(head))
+        del buffer[:consumed]
         request = self._parse(head)
         if request.length:
             self._total = 0
@@ -1566,11 +1559,12 @@ class HttpParser:
         return request
 
     def _check_size(self, start: bytes, length: int) -> None:
-        line = start.find(b"\n", 0, self.max_line + 1)
-        if line < 0:
-            if length > self.max_line:
-                raise HttpError(414, "request line too long")
-        elif length - line > self.max_headers:
+        """Whether a head of so many bytes, of which `start` has the request line, keeps the limits."""
+        line = start.find(b"\n")
+        end = len(start) if line < 0 else line
+        if end - (start[end - 1 : end] == b"\r") > self.max_line:
+            raise HttpError(414, "request line too long")
+        if line >= 0 and length - line - 1 > self.max_headers:
             raise HttpError(431, "header block too long")
 
     def _parse(self, head: bytes) -> HttpRequest:
@@ -2147,7 +2141,6 @@ def mqtt_suback(packet_id: int, codes: list[int]) -> bytes:
 def mqtt_publish(topic: bytes, payload: bytes, qos: int = 0, packet_id: int = 0) -> bytes:
     body = len(topic).to_bytes(2, "big") + topic + (packet_id.to_bytes(2, "big") if qos else b"") + payload
     return mqtt_packet(MQTT_PUBLISH, body, qos << 1)
-
 # ======================================================================================================================
 # 4. Loop
 # ======================================================================================================================
@@ -2177,7 +2170,19 @@ class Timer:
 class Workers:
     """Threads of one kind with a bounded queue, started when first needed; results come back in the loop."""
 
-    __slots__ = ("loop", "kind", "most", "limit", "jobs", "ready", "threads", "idle", "active", "done_count", "stopping")
+    __slots__ = (
+        "loop",
+        "kind",
+        "most",
+        "limit",
+        "jobs",
+        "ready",
+        "threads",
+        "idle",
+        "active",
+        "done_count",
+        "stopping",
+    )
 
     def __init__(self, loop: Loop, kind: str, most: int, limit: int) -> None:
         self.loop, self.kind, self.most, self.limit = loop, kind, most, limit
@@ -2239,7 +2244,10 @@ class Loop:
     """The event loop. `now` is monotonic seconds, `now_ms` wall-clock milliseconds, both read once a turn."""
 
     def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time, net_threads: int = 2
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        net_threads: int = 2,
     ) -> None:
         self.monotonic, self.wall = monotonic, wall
         self.now, self.now_ms = monotonic(), int(wall() * 1000)
@@ -2777,8 +2785,6 @@ class Stream:
             self.events = events
         else:
             self._want(events)
-
-
 # ======================================================================================================================
 # 5. Model
 # ======================================================================================================================
@@ -2786,7 +2792,7 @@ class Stream:
 # on the way in, unknown fields kept as they came. Thin runtime objects with __slots__ live beside them. Knows nothing of
 # sockets and files.
 
-# -- 5a Documents: what fields each kind of object has (spec 04) ---------------------------------------------------------
+# -- 5a Documents: what fields each kind of object has (spec 04) -------------------------------------------------------
 # One word a field, in write order: name:code or name:code=default. Codes: i int, l long, h short, f float, b bool,
 # s text, z time zone, B board label, S list of texts, I list of ints, M map of texts, e.NAME enum, E.NAME enum whose
 # null becomes the default too, o.KIND object, L.KIND list of objects, N.NAME list of enums. Numbers and flags are always
@@ -3036,12 +3042,12 @@ class Reader:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise DocumentError(f"not a number: {str(value)[:20]}")
         try:
-            value = float(value)
+            number = float(value)
         except OverflowError:
             raise DocumentError("number out of range") from None
-        if value - value != 0:  # neither nan nor infinite
+        if number - number != 0:  # nan or infinite
             raise DocumentError("not a finite number")
-        return value
+        return number
 
     def flag(self, value: Any, _code: str, _detail: str) -> bool:
         if isinstance(value, str):
@@ -3133,7 +3139,9 @@ class Reader:
             return self.fill({"type": name}, row.field_list(), raw)
         if name is None or not isinstance(name, str) or not name:
             return self.fill({"type": "BUTTON"}, WIDGETS["BUTTON"].field_list(), {**raw, "type": "BUTTON"})
-        known = [f for f in WIDGETS["BUTTON"].field_list() if f[0] in raw or f[0] in ("id", "x", "y", "width", "height")]
+        known = [
+            f for f in WIDGETS["BUTTON"].field_list() if f[0] in raw or f[0] in ("id", "x", "y", "width", "height")
+        ]
         return self.fill({"type": name}, known, raw)
 
     def template(self, raw: Document) -> Document:
@@ -3157,8 +3165,7 @@ class Reader:
         return self.tagged(raw, "type", "ONE_TIME DAILY WEEKLY MONTHLY")
 
     def user(self, raw: Document) -> Document:
-        out = self.fill({}, fields_of("USER"), {k: v for k, v in raw.items() if k != "id"})
-        return out
+        return self.fill({}, fields_of("USER"), {k: v for k, v in raw.items() if k != "id"})
 
     def profile(self, raw: Document) -> Document:
         out = self.fill({}, fields_of("PROFILE"), {k: v for k, v in raw.items() if k != "pinsStorage"})
@@ -3224,7 +3231,7 @@ def set_or_drop(document: Document, name: str, value: Any) -> None:
         document[name] = value
 
 
-# -- views (spec 04 §2) --------------------------------------------------------------------------------------------------
+# -- views (spec 04 §2) ------------------------------------------------------------------------------------------------
 
 PRIVATE_DEVICE = frozenset(
     "token status disconnectTime connectTime firstConnectTime dataReceivedAt lastLoggedIP hardwareInfo deviceOtaInfo".split()
@@ -3282,7 +3289,7 @@ def device_status(device: Document) -> Document:
     return {k: device[k] for k in STATUS_FIELDS if k in device}
 
 
-# -- pin storage (spec 04 §10) -------------------------------------------------------------------------------------------
+# -- pin storage (spec 04 §10) -----------------------------------------------------------------------------------------
 
 
 def split_storage_key(key: str) -> Optional[tuple[int, int, str, int, str]]:
@@ -3321,12 +3328,8 @@ def read_pins_storage(raw: Any) -> Document:
 
 def written_storage(storage: Document) -> Document:
     """pinsStorage as it is written: an empty queue has no `values`."""
-    return {
-        k: {"type": v["type"]} if isinstance(v, dict) and not v["values"] else v for k, v in storage.items()
-    }
-
-
-# -- 5b Widgets: what the types do differently, as data (spec 04 §11–14) --------------------------------------------------
+    return {k: {"type": v["type"]} if isinstance(v, dict) and not v["values"] else v for k, v in storage.items()}
+# -- 5b Widgets: what the types do differently, as data (spec 04 §11–14) -----------------------------------------------
 # One row a type. A new widget type is a new row; a column says which function below serves it.
 
 BASE_FIELDS = "id:l x:i y:i color:i width:i height:i tabId:i label:s isDefaultColor:b"
@@ -3478,7 +3481,7 @@ def widget_price(widget: Document) -> int:
     return price
 
 
-# -- matching (spec 02 §15.1, 04 §9.2) -----------------------------------------------------------------------------------
+# -- matching (spec 02 §15.1, 04 §9.2) ---------------------------------------------------------------------------------
 
 
 def stream_matches(stream: Document, letter: str, pin: int) -> bool:
@@ -3515,7 +3518,7 @@ def widget_matches(widget: Document, device_id: int, letter: str, pin: int) -> b
     return row.base in "SR" and one_pin_matches(widget, device_id, letter, pin)
 
 
-# -- what an incoming value does (spec 02 §15.2) -------------------------------------------------------------------------
+# -- what an incoming value does (spec 02 §15.2) -----------------------------------------------------------------------
 # accept(project, widget, value): for the types that do more than keep the value. Errors: ValueError, nothing changed.
 
 
@@ -3596,7 +3599,7 @@ ACCEPT: dict[str, Callable[[Project, Document, str], None]] = {
 }  # fmt: skip
 
 
-# -- what a sync sends (spec 02 §15.3, 03a §5.6) -------------------------------------------------------------------------
+# -- what a sync sends (spec 02 §15.3, 03a §5.6) -----------------------------------------------------------------------
 
 
 def value_body(letter: str, pin: int, value: str) -> str:
@@ -3646,7 +3649,9 @@ def sync_tiles(project: Project, widget: Document, device_id: int) -> list[str]:
 
 def sync_terminal(project: Project, widget: Document, _device_id: int) -> list[str]:
     lines = project.history_of(widget)
-    return ["\0".join((f"{LETTERS[widget['pinType']]}m", str(widget["pin"]), *lines))] if lines and has_pin(widget) else []
+    return (
+        ["\0".join((f"{LETTERS[widget['pinType']]}m", str(widget["pin"]), *lines))] if lines and has_pin(widget) else []
+    )
 
 
 def sync_map(project: Project, widget: Document, _device_id: int) -> list[str]:
@@ -3731,7 +3736,7 @@ def pin_modes(project: Project, device_id: int) -> str:
     return "\0".join(("pm", *parts)) if parts else ""
 
 
-# -- properties (spec 02 §15.4, 04 §13) ----------------------------------------------------------------------------------
+# -- properties (spec 02 §15.4, 04 §13) --------------------------------------------------------------------------------
 
 
 def parse_color(text: str) -> int:
@@ -3810,7 +3815,7 @@ def set_image_url(widget: Document, text: str) -> bool:
     return True
 
 
-# -- erase and carry over (spec 04 §17) ----------------------------------------------------------------------------------
+# -- erase and carry over (spec 04 §17) --------------------------------------------------------------------------------
 
 ERASED = {
     "EMAIL": (("to", None),),
@@ -3877,9 +3882,7 @@ def carry_over(old: Document, new: Document) -> None:
 
 
 KEPT_FIELDS = {"DEVICE_TILES": ("tiles", "templates"), "REPORT": ("reports",)}
-
-
-# -- 5c Accounts, projects, devices, routes ------------------------------------------------------------------------------
+# -- 5c Accounts, projects, devices, routes ----------------------------------------------------------------------------
 
 
 def _nothing(*_args: Any) -> None:
@@ -3899,7 +3902,9 @@ class Ledger:
         self.loop, self.pools = loop, pools
         self.unsettled: list[Route] = []  # values received, not yet in the documents
         self.structural: set[Account] = set()  # to be saved within a second
-        self.touched: set[Account] = set()  # values changed: saved at the next minute, the journal covers them till then
+        self.touched: set[Account] = (
+            set()
+        )  # values changed: saved at the next minute, the journal covers them till then
         self.presence: set[Account] = set()  # only times and states of devices changed: saved at the stop
         self.routes: list[Route] = []  # whose last value goes to the journal
         self.operations: list[list[Any]] = []  # journal records that must not be merged
@@ -4073,7 +4078,8 @@ class Project:
 
     @property
     def widgets(self) -> list[Document]:
-        return self.document.get("widgets", [])
+        widgets: list[Document] = self.document.get("widgets", [])
+        return widgets
 
     @property
     def active(self) -> bool:
@@ -4366,15 +4372,13 @@ def project_sync(project: Project, target: int = -1) -> list[tuple[int, str]]:
         for device_id, body in app_sync(project, widget, target):
             out.append((Command.APP_SYNC, f"{project.id}-{device_id}\0{body}"))
     return out
-
-
 # ======================================================================================================================
 # 6. Store
 # ======================================================================================================================
 # User files, journal, history files, raw data, the database and back-ups (spec 05, DESIGN §6). The loop makes the bytes,
 # the disk thread writes them. Knows nothing of sessions.
 
-# -- 6a User files and journal -------------------------------------------------------------------------------------------
+# -- 6a User files and journal -----------------------------------------------------------------------------------------
 # A structural change rewrites the user's file within a second; values go to journal.log, one line a second with its
 # checksum, and every minute into the files. Each line has a number; each file says up to which line it is: what a kill
 # leaves behind is replayed at the next start, nothing twice.
@@ -4384,7 +4388,9 @@ FOLD_SECONDS = 60
 BACKUP_MS = 24 * 3600 * 1000
 
 
-REPLAY: dict[str, Callable[..., object]] = {}  # kinds of journal records that rooms below keep: replay(project, target, …)
+REPLAY: dict[
+    str, Callable[..., object]
+] = {}  # kinds of journal records that rooms below keep: replay(project, target, …)
 
 
 class StoreError(Exception):
@@ -4528,7 +4534,9 @@ class Store:
                 os.makedirs(self.path(name), exist_ok=True)
             self.lock = FolderLock(self.folder)
         except OSError as problem:
-            raise StoreError(f"data folder {self.folder}: {problem.strerror}; check that it exists and is yours") from None
+            raise StoreError(
+                f"data folder {self.folder}: {problem.strerror}; check that it exists and is yours"
+            ) from None
 
     def load(self) -> None:
         """Reads every account of the folder, then what the journal has of them (spec 05 §2)."""
@@ -4594,7 +4602,9 @@ class Store:
             for key, value in (project.pop("pinsStorage", None) or {}).items():
                 device_id, _, rest = key.partition("-")
                 letter, (pin, _, name) = rest[:1], rest[1:].partition("-")
-                key = f"{project['id']}-{device_id}-{letter}{pin if pin.isdigit() else 0}" + (f"-{name}" if name else "")
+                key = f"{project['id']}-{device_id}-{letter}{pin if pin.isdigit() else 0}" + (
+                    f"-{name}" if name else ""
+                )
                 profile["pinsStorage"].update(read_pins_storage({key: value}))
             for device in project.get("devices", ()):
                 device["status"] = "OFFLINE"
@@ -4930,6 +4940,8 @@ class Store:
                 if not account.removed:
                     account.document["journal"] = self.number
                     self.write_account(account.file_name, account.email, encode(to_json(account.user_document())))
+                    if self.server.database is not None:
+                        self.server.database.user_saved(account)
             history = self.server.history
             work = history.flush(self.loop.now_ms)
             self.finish_fold(work, encode(to_json({**history.snapshot(), "journal": self.number})))
@@ -4939,13 +4951,14 @@ class Store:
             if os.path.exists(self.path(JOURNAL_FILE)):
                 os.remove(self.path(JOURNAL_FILE))
         except OSError as problem:
-            log.error(f"the last values could not be folded into {self.folder}: {problem.strerror}; the journal has them")
+            log.error(
+                f"the last values could not be folded into {self.folder}: {problem.strerror}; the journal has them"
+            )
         if self.lock is not None:
             self.lock.release()
 
 
-
-# -- 6b. History ---------------------------------------------------------------------------------------------------------
+# -- 6b. History -------------------------------------------------------------------------------------------------------
 # Minute, hour and day averages of the pins that a graph or a report shows, in the Java server's files (spec 05 §5-7).
 #
 #   Series.add          the hot path: one addition per value, nothing else
@@ -5344,18 +5357,16 @@ class History:
 
     def check_disk(self) -> None:
         """Once a minute, in the disk thread: near the end of the disk history and raw data stop, values go on."""
-        import shutil
-
         self._drop_java_files()
         try:
-            usage = shutil.disk_usage(self.server.settings.data_folder)
+            free, total = disk_space(self.server.settings.data_folder)
         except OSError:
             return
-        full = usage.free < min(DISK_FLOOR, usage.total // 20)
+        full = free < min(DISK_FLOOR, total // 20)
         if full != self.disk_full:
             self.disk_full = full
             if full:
-                text = f"only {usage.free >> 10} KB free for {self.server.settings.data_folder}"
+                text = f"only {free >> 10} KB free for {self.server.settings.data_folder}"
                 log.error(text + ": history and raw data wait for room; values and devices go on")
                 self.server.health["disk"] = text
             else:
@@ -5571,7 +5582,7 @@ class History:
         return gone
 
 
-# -- who logs a pin ------------------------------------------------------------------------------------------------------
+# -- who logs a pin ----------------------------------------------------------------------------------------------------
 
 
 def stream_pin(stream: Optional[Document]) -> str:
@@ -5644,7 +5655,7 @@ def _add_source(used: set[tuple[int, int, str]], project_id: int, source: Docume
         used.update((project_id, device_id, name) for device_id in device_ids if name)
 
 
-# -- history files -------------------------------------------------------------------------------------------------------
+# -- history files -----------------------------------------------------------------------------------------------------
 
 
 def append_history(path: str, data: bytes) -> None:
@@ -5769,7 +5780,18 @@ def graph_bytes(project_id: int, plan: list[tuple[list[Any], Optional[str], int,
     return zlib.compress(b"".join(body)) if any(body[2::2]) else None
 
 
-# -- small file helpers --------------------------------------------------------------------------------------------------
+# -- small file helpers ------------------------------------------------------------------------------------------------
+
+
+def disk_space(path: str) -> tuple[int, int]:
+    """(free for us, total) bytes of the disk a path is on. Errors: OSError."""
+    if hasattr(os, "statvfs"):  # shutil would load the compressors, half a megabyte
+        room = os.statvfs(path)
+        return room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
+    import shutil
+
+    usage = shutil.disk_usage(path)
+    return usage.free, usage.total
 
 
 def list_folder(path: str) -> list[str]:
@@ -5851,7 +5873,7 @@ def chosen(
     )
 
 
-# -- what the Java server serialised -------------------------------------------------------------------------------------
+# -- what the Java server serialised -----------------------------------------------------------------------------------
 
 
 class JavaReader:
@@ -6041,7 +6063,7 @@ def read_java_tokens(path: str) -> dict[str, Document]:
         set_aside(path, problem)
         return {}
 
-# -- 6c. Raw data --------------------------------------------------------------------------------------------------------
+# -- 6c. Raw data ------------------------------------------------------------------------------------------------------
 # Every value of every pin as it came, text too; off unless `raw_data.store` says where: "sqlite" (raw_data.db in the data
 # folder), "csv" (a folder `raw` there) or "postgres" (the Java server's table, through room 6d). Values are gathered in
 # memory, bounded, and written in one go per journal interval; what cannot be written is dropped and counted in the log.
@@ -6304,7 +6326,7 @@ def open_raw_data(server: Any) -> Optional[RawData]:
     kind = kinds.get(server.settings.raw_data_store)
     return kind(server) if kind is not None else None
 
-# -- 6d. Database --------------------------------------------------------------------------------------------------------
+# -- 6d. Database ------------------------------------------------------------------------------------------------------
 # PostgreSQL mode (`database.enabled`, spec 05 §10): accounts are mirrored, several servers behind one database find out
 # whose a token is, redeem and clone codes and flashed tokens live there. All work is done in a thread of its own, one
 # piece after the other; a database that is away delays nobody: what asks is told "not found", what tells is tried again
@@ -6652,7 +6674,7 @@ class Database:
 
         def done(host: Optional[str], _problem: Optional[Exception]) -> None:
             answered.append(id)
-            if session.ended:
+            if session.gone:
                 return
             if host is None or host == self.server.host:
                 session.status(id, Status.INVALID_TOKEN)
@@ -6834,7 +6856,7 @@ def open_database(server: Any) -> Optional[Database]:
         return None
     return Database(server, psycopg)
 
-# -- 6e. Back-ups --------------------------------------------------------------------------------------------------------
+# -- 6e. Back-ups ------------------------------------------------------------------------------------------------------
 # One archive of the whole data folder, `.tar.gz`, with a list of its files and their checksums as its last member, read
 # back before it gets its name. Used by the sub-commands and the admin page, in a worker thread: a back-up of a running
 # server sees what a kill at that moment would have left, which is always whole. Raw data are left out: too large.
@@ -7099,7 +7121,6 @@ def _swap(folder: str, fresh: str, kept: str, old: list[str]) -> None:
         for source, target in reversed(moved):
             os.rename(target, source)
         raise
-
 # ======================================================================================================================
 # 7. Hub
 # ======================================================================================================================
@@ -7201,7 +7222,7 @@ class Session:
             self.send(command, id, answer if isinstance(answer, bytes) else encode(answer))
 
 
-# -- fan-out -------------------------------------------------------------------------------------------------------------
+# -- fan-out -----------------------------------------------------------------------------------------------------------
 
 
 def to_apps(project: Project, command: int, id: int, body: bytes, sender: Optional[Session] = None) -> int:
@@ -7217,12 +7238,6 @@ def to_apps(project: Project, command: int, id: int, body: bytes, sender: Option
 def prefixed(device: Device, body: str) -> bytes:
     """`1-0\\0` and the body."""
     return b"%s\0%s" % (device.prefix, encode(body))
-
-
-def forward_value(device: Device, id: int, body: str) -> None:
-    """Shows apps a value of a device, `vw\\05\\0123`, while the project is active."""
-    if device.project.active:
-        to_apps(device.project, Command.HARDWARE, id, prefixed(device, body))
 
 
 def to_hardware(devices: Iterable[Device], command: int, id: int, body: bytes, fit: bool = True) -> int:
@@ -7267,7 +7282,6 @@ def close_sessions(sessions: Iterable[Any]) -> None:
     for session in list(sessions):
         session.leave()
         session.close()
-
 # ======================================================================================================================
 # 8. Messengers
 # ======================================================================================================================
@@ -7637,51 +7651,42 @@ class Outbox:
 # directory takes the place of a text.
 MAIL_TEXTS = {
     "single_token_mail_body.txt": """
-
 How to use it:
 - put the token into your sketch, where it says char auth[] = "YourAuthToken";
 - and the address of this server: Blynk.begin(auth, ssid, pass, "your server", 8080);
 
 Whoever has the token can read and set this device's pins: keep it to yourself.
 """,
-    "dynamic_provisioning_mail.html": """
-<p>Your app <b>{project_name}</b> is ready. Devices get their tokens when they are connected for the first time.</p>
+    "dynamic_provisioning_mail.html": """<p>Your app <b>{project_name}</b> is ready. Devices get their tokens when they are connected for the first time.</p>
 <p>The attached QR code opens the app on the phone of whoever sets a device up.</p>
 {DYNAMIC_SECTION}""",
-    "static_provisioning_mail.html": """
-<p>Your app <b>{project_name}</b> is ready. Each device has a token of its own:</p>
+    "static_provisioning_mail.html": """<p>Your app <b>{project_name}</b> is ready. Each device has a token of its own:</p>
 <p>{DYNAMIC_SECTION}</p>
 <p>The attached QR codes, one per device, connect the app with the device.</p>
 """,
-    "template_id_mail.html": """
-<p>Template ID of <b>{template_name}</b>: <code>{template_id}</code></p>
+    "template_id_mail.html": """<p>Template ID of <b>{template_name}</b>: <code>{template_id}</code></p>
 <p>Put it into the sketch of every device that is to use this template: #define BLYNK_TEMPLATE_ID "{template_id}"</p>
 """,
-    "static/register-email.html": """
-<p>Welcome! Your account {EMAIL} on this {PRODUCT_NAME} server is ready.</p>
+    "static/register-email.html": """<p>Welcome! Your account {EMAIL} on this {PRODUCT_NAME} server is ready.</p>
 <p>What comes next: make a project, add a device, put its token into the sketch, and drag your first button onto the
 screen.</p>
 <p>If you did not make this account, somebody mistyped an address: please ignore this message.</p>
 """,
-    "static/report-email.html": """
-<p>Your report is ready: <a href="{DOWNLOAD_URL}">download it</a>.</p>
+    "static/report-email.html": """<p>Your report is ready: <a href="{DOWNLOAD_URL}">download it</a>.</p>
 <p>
 {DYNAMIC_SECTION}
 </p>
 """,
-    "static/reset/reset-email.html": """
-<p>You recently made a request to reset your password for the {PRODUCT_NAME} app. To complete the process, \
+    "static/reset/reset-email.html": """<p>You recently made a request to reset your password for the {PRODUCT_NAME} app. To complete the process, \
 click the link below.</p>
 <p><a href="{RESET_URL}">{RESET_URL}</a></p>
 <p>If you did not request a password reset from {PRODUCT_NAME}, please ignore this message.</p>
 """,
-    "static/reset/reset-email-app.html": """
-<p>Somebody, most likely you, wants to set a new password for your {PRODUCT_NAME} account.</p>
+    "static/reset/reset-email-app.html": """<p>Somebody, most likely you, wants to set a new password for your {PRODUCT_NAME} account.</p>
 <p>Open this link on the phone that has the app: <a href="{RESET_URL}">{RESET_URL}</a></p>
 <p>It works for 45 minutes. If it was not you, ignore this message: nothing has been changed.</p>
 """,
-    "static/reset/reset-email-app-confirmation.html": """
-<p>The password of your {PRODUCT_NAME} account {EMAIL} has been changed.</p>
+    "static/reset/reset-email-app-confirmation.html": """<p>The password of your {PRODUCT_NAME} account {EMAIL} has been changed.</p>
 <p>If it was not you, please tell the administrator of the server at once.</p>
 """,
 }  # fmt: skip
@@ -9239,7 +9244,7 @@ REPLAY["c"] = replay_changed
 REPLAY["t"] = replay_timers
 
 
-# -- 9c. Reports ---------------------------------------------------------------------------------------------------------
+# -- 9c. Reports -------------------------------------------------------------------------------------------------------
 # Tables of the history, zipped, mailed and kept for download: on demand, or daily, weekly, monthly by the wall clock of a
 # time zone (spec 05 §8). The report objects live in the REPORT widget's document; here are their timers and the making.
 # Reports are made one after the other in a net thread and streamed into the zip: a month of minutes is never in memory.
@@ -9258,7 +9263,7 @@ class ReportExpired(DocumentError):
     """A report with an end date has had its last run."""
 
 
-# -- when ----------------------------------------------------------------------------------------------------------------
+# -- when --------------------------------------------------------------------------------------------------------------
 
 
 def local_time(ms: int, tz: Any) -> Any:
@@ -9529,7 +9534,7 @@ def download_url(server: Any, name: str) -> str:
     return f"https://{server.host}:{settings.ports_https}/{name}"
 
 
-# -- the mail ------------------------------------------------------------------------------------------------------------
+# -- the mail ----------------------------------------------------------------------------------------------------------
 
 
 def report_mail(server: Any, report: Document, name: str) -> tuple[str, str]:
@@ -9557,7 +9562,7 @@ def report_section(report: Document) -> str:
     return text
 
 
-# -- the zip -------------------------------------------------------------------------------------------------------------
+# -- the zip -----------------------------------------------------------------------------------------------------------
 
 
 class ReportPlan:
@@ -9732,14 +9737,13 @@ REPORT_WRITERS: dict[str, Callable[[ReportPlan, Any], bool]] = {
     "CSV_FILE_PER_DEVICE": write_per_device,
     "MERGED_CSV": write_merged,
 }
-
 # ======================================================================================================================
 # 10. Hardware
 # ======================================================================================================================
 # What boards say, one handler per command (spec 02). handler(session, id, body) → None (silence), a status or a body.
 # Knows nothing of HTTP; a WebSocket on /websockets is just another stream.
 
-# -- 10a Connections and values ------------------------------------------------------------------------------------------
+# -- 10a Connections and values ----------------------------------------------------------------------------------------
 
 HARDWARE_HANDLERS: dict[int, Callable[..., Any]] = {}
 
@@ -10025,7 +10029,7 @@ def on_write(session: HardwareSession, id: int, body: bytes) -> None:
         device.routes[prefix] = device.project.route(device.id, letter, pin)
 
 
-# -- 10b Commands --------------------------------------------------------------------------------------------------------
+# -- 10b Commands ------------------------------------------------------------------------------------------------------
 
 
 @hardware(Command.LOGIN)
@@ -10221,7 +10225,6 @@ def on_property(session: HardwareSession, id: int, body: bytes) -> Optional[int]
     device.project.set_property(device.id, parse_pin(parts[0]), parts[1], parts[2])
     to_apps(device.project, Command.SET_WIDGET_PROPERTY, id, b"%s\0%s" % (device.prefix, body))
     return OK
-
 # -- 10c Messages that boards send (spec 02 §6–9) ----------------------------------------------------------------------
 # Checks in the order of the specification: text, widget, then the clock of that kind on this connection.
 
@@ -10340,14 +10343,13 @@ def on_sms(session: HardwareSession, _id: int, body: bytes) -> int:
         return Status.QUOTA_LIMIT
     sent = session.server.messengers.sms(project.account, widget["to"], text)
     return OK if sent else Status.NOTIFICATION_ERROR
-
 # ======================================================================================================================
 # 11. App
 # ======================================================================================================================
 # What apps ask, one handler per command, for owners and guests of a shared project (spec 03, 03a, 03b).
 # handler(session, id, body) → None (silence), a status or a body. Knows nothing of HTTP; /dashws is just another framing.
 
-# -- 11a Connections and dispatch ----------------------------------------------------------------------------------------
+# -- 11a Connections and dispatch --------------------------------------------------------------------------------------
 
 APP_HANDLERS: dict[int, Callable[..., Any]] = {}
 GUEST_HANDLERS: dict[int, Callable[..., Any]] = {}
@@ -10535,7 +10537,7 @@ def send_sync(session: AppSession, project: Project, target: int = -1) -> None:
         session.send(command, ID_SYNC, encode(body))
 
 
-# -- 11b Before the login ------------------------------------------------------------------------------------------------
+# -- 11b Before the login ----------------------------------------------------------------------------------------------
 
 OUTDATED_VERSION = 10_101  # 1.1.1
 OUTDATED_TEXT = (
@@ -10701,7 +10703,7 @@ def on_app_ping(session: AppSession, _id: int, _body: bytes) -> Optional[int]:
     return None if session.stream.congested else OK
 
 
-# -- 11c Profile and projects (spec 03a §4) ------------------------------------------------------------------------------
+# -- 11c Profile and projects (spec 03a §4) ----------------------------------------------------------------------------
 
 
 @app(Command.LOAD_PROFILE_GZIPPED, shared=True)
@@ -10849,7 +10851,7 @@ def on_deactivate(session: AppSession, id: int, body: bytes) -> int:
     return OK
 
 
-# -- 11d Pins (spec 03a §5) ----------------------------------------------------------------------------------------------
+# -- 11d Pins (spec 03a §5) --------------------------------------------------------------------------------------------
 
 
 @app(Command.HARDWARE, shared=True)
@@ -10964,9 +10966,7 @@ def on_app_property(session: AppSession, _id: int, body: bytes) -> int:
         return Status.ILLEGAL_COMMAND_BODY
     project.modified()
     return OK
-
-
-# -- 11e Widgets and tiles (spec 03b §3–4) -------------------------------------------------------------------------------
+# -- 11e Widgets and tiles (spec 03b §3–4) -----------------------------------------------------------------------------
 
 
 def read_widget(session: AppSession, text: str) -> Document:
@@ -11151,7 +11151,11 @@ def template_request(session: AppSession, body: bytes) -> tuple[Project, Documen
         raise Refused(Status.ILLEGAL_COMMAND)
     project = session.project_of(head)
     tiles = find_tiles(project, parse_int(number, 64))
-    return project, tiles, read_document("TEMPLATE", checked_json(session, text, session.server.settings.limits_widget_kb))
+    return (
+        project,
+        tiles,
+        read_document("TEMPLATE", checked_json(session, text, session.server.settings.limits_widget_kb)),
+    )
 
 
 def rebuild_tiles(tiles: Document, template: Document, old: Optional[Document]) -> None:
@@ -11193,9 +11197,7 @@ def on_delete_template(session: AppSession, _id: int, body: bytes) -> int:
     project.changed()
     project.modified()
     return OK
-
-
-# -- 11f Devices, tags, tokens (spec 03b §5–6, 03a §7) -------------------------------------------------------------------
+# -- 11f Devices, tags, tokens (spec 03b §5–6, 03a §7) -----------------------------------------------------------------
 
 DEVICE_UPDATES = ("name", "vendor", "boardType", "address", "connectionType", "iconName", "isUserIcon")
 
@@ -11410,7 +11412,7 @@ def on_push_token(session: AppSession, _id: int, body: bytes) -> int:
     return OK
 
 
-# -- 11g Sharing and energy (spec 03a §6–8) ------------------------------------------------------------------------------
+# -- 11g Sharing and energy (spec 03a §6–8) ----------------------------------------------------------------------------
 
 SHARE_PRICE = 1000
 
@@ -11506,7 +11508,7 @@ def on_redeem(session: AppSession, id: int, body: bytes) -> Optional[int]:
     return None
 
 
-# -- 11h Exported apps and clones (spec 03b §8) --------------------------------------------------------------------------
+# -- 11h Exported apps and clones (spec 03b §8) ------------------------------------------------------------------------
 
 APP_LIMIT = 25
 
@@ -11929,7 +11931,7 @@ RESET_STEPS: dict[str, Callable[[AppSession, int, list[str]], Optional[int]]] = 
     "reset": finish_reset,
 }
 
-# -- 11h Graphs and reports (spec 03b §9, §10, §5.1) ---------------------------------------------------------------------
+# -- 11h Graphs and reports (spec 03b §9, §10, §5.1) -------------------------------------------------------------------
 
 
 def graph_of(session: AppSession, words: list[str]) -> tuple[Project, Document, Optional[int]]:
@@ -12080,7 +12082,7 @@ def export_ids(project: Project, target: int) -> list[int]:
     return list(selector.get("deviceIds", ())) if selector is not None else []
 
 
-# -- reports -------------------------------------------------------------------------------------------------------------
+# -- reports -----------------------------------------------------------------------------------------------------------
 
 
 def report_widget(session: AppSession, text: str) -> tuple[Project, Document]:
@@ -12893,7 +12895,7 @@ METHOD_ROUTE = WebRoute("GET", "/static", "page", "both", False, lambda c, r: We
 FILE_ROUTE = WebRoute("GET", "/static", "page", "both", False, lambda c, r: serve_static(c, r))
 WEB_FILE_ROUTE = WebRoute("GET", "/", "page", "both", False, lambda c, r: serve_web_file(c, r))
 
-# -- 12b The REST interface of devices -----------------------------------------------------------------------------------
+# -- 12b The REST interface of devices ---------------------------------------------------------------------------------
 # `/{token}/…`, on both ports (spec 06 §3). First the body is read, then the token, then the rest: so the errors come in
 # the order the Java server gave them (§1.7). A handler gets (connection, request, device, body) and returns a WebReply.
 
@@ -13268,7 +13270,7 @@ def http_email(connection: HttpConnection, _request: HttpRequest, device: Device
     messengers.limited_mail(project.account, to, subject, body.get("title", ""), False)
     return OK_REPLY
 
-# -- 12c Pages and files -------------------------------------------------------------------------------------------------
+# -- 12c Pages and files -----------------------------------------------------------------------------------------------
 # `/`, static files, exports, password reset, clones, the certificate, /health and /metrics (spec 06 §5–7). Pages are
 # files in web/; the server runs without them.
 
@@ -13734,7 +13736,7 @@ def cloned_project(connection: HttpConnection, request: HttpRequest) -> WebReply
     server.find_clone(token, found)
     return LATER
 
-# -- 12d Administration --------------------------------------------------------------------------------------------------
+# -- 12d Administration ------------------------------------------------------------------------------------------------
 # `/admin…` (spec 06 §8): on the TLS port, for allowed addresses, with a cookie that other sites cannot use. No answer holds
 # a password or its hash. The page itself is web/admin.
 
@@ -13918,7 +13920,7 @@ def admin_body(request: HttpRequest) -> Document:
     return body
 
 
-# -- login ---------------------------------------------------------------------------------------------------------------
+# -- login -------------------------------------------------------------------------------------------------------------
 
 
 @web_route("GET", "/", kind="admin")
@@ -14585,7 +14587,7 @@ def admin_backup(connection: HttpConnection, _request: HttpRequest, _session: Ad
     backup_running(server, path, made)
     return LATER
 
-# -- 12e Firmware --------------------------------------------------------------------------------------------------------
+# -- 12e Firmware ------------------------------------------------------------------------------------------------------
 # `/admin/ota/…` (spec 06 §4): the administrator uploads a firmware, boards are told where it is, at once or when they
 # report another build. Uploads go to disk as they come, in <data>/static/ota; boards fetch them from there, piece by
 # piece, with plain HTTP.
@@ -14935,7 +14937,7 @@ def ota_stop(connection: HttpConnection, request: HttpRequest) -> WebReply:
     connection.server.web.admin.authorize(connection, request, authorized)
     return LATER
 
-# -- 12f MQTT ------------------------------------------------------------------------------------------------------------
+# -- 12f MQTT ----------------------------------------------------------------------------------------------------------
 # Boards that speak MQTT (spec 01 §10): user name = e-mail of the account, password = device token. What they publish to
 # `hardware` ("vw 5 123") is a value. Ours beyond the Java server: a board that subscribes to `hardware` gets what the app
 # writes, in the same form; acknowledgements of QoS 1 and 2 are sent; a device that connects so counts as online.
@@ -15494,7 +15496,8 @@ def certificate_facts(path: str) -> dict[str, Any]:
 def certificate_time(text: str) -> int:
     """`Dec 31 15:21:11 2049 GMT` -> Unix time (what the ssl module has for it would load a megabyte)."""
     month, day, clock, year, _ = text.split()
-    months = int(year) * 12 + MONTHS.index(month) - 2  # the year begins in March: the leap day is its last
+    # The year begins in March here: the leap day is its last.
+    months = int(year) * 12 + "JanFebMarAprMayJunJulAugSepOctNovDec".index(month) // 3 - 2
     y, m = months // 12, months % 12
     days = y * 365 + y // 4 - y // 100 + y // 400 + (153 * m + 2) // 5 + int(day) - 719469
     hours, minutes, seconds = map(int, clock.split(":"))
@@ -15691,13 +15694,12 @@ def avahi_service(settings: Settings) -> str:
 
 def xml_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
 # ======================================================================================================================
 # 14. Server
 # ======================================================================================================================
 # Puts the rooms together: ports, start, stop, and what several rooms do to accounts and tokens. Then sub-commands, main().
 
-# -- 14a The server ------------------------------------------------------------------------------------------------------
+# -- 14a The server ----------------------------------------------------------------------------------------------------
 
 PROVISION_MS = 7 * 86_400_000
 RESERVED_FILES = 64  # descriptors beyond the connections
@@ -16267,7 +16269,9 @@ class Server:
     def strangers(self, peer: str) -> int:
         """How many connections of an address have not logged in."""
         return sum(
-            1 for s in self.loop.streams if s.peer == peer and getattr(s.protocol, "account", None) is None and s.protocol
+            1
+            for s in self.loop.streams
+            if s.peer == peer and getattr(s.protocol, "account", None) is None and s.protocol
         )
 
     def greet_mqtt(self, stream: Stream) -> None:
@@ -16388,7 +16392,6 @@ def notify_service(state: str) -> None:
             sock.sendto(state.encode(), address)
     except OSError as problem:
         log.debug(f"systemd is not told {state}: {problem}")
-
 # -- 14b Sub-commands and the control socket ---------------------------------------------------------------------------
 # `blynk_pi.py passwd EMAIL` and its like. Those that touch accounts are asked of the running server through a socket in
 # the data folder; with none running they are done on the folder itself, under its lock, by the same functions.
@@ -17070,8 +17073,7 @@ def admin_lines(server: Any, password: str, made_up: bool) -> list[str]:
         f"Your Admin login email is {server.settings.admin_email}",
         f"Your Admin password is {password}",
     ]
-
-# -- 14c main() ----------------------------------------------------------------------------------------------------------
+# -- 14c main() --------------------------------------------------------------------------------------------------------
 
 
 def main(argv: Optional[list[str]] = None) -> int:

@@ -9,6 +9,7 @@ cable.unplug(); cable.plug()
 """
 
 import functools
+import importlib.util
 import os
 import pty
 import select
@@ -26,6 +27,7 @@ import tty
 import pytest
 from clients import TIMEOUT, Hardware, Peer
 
+HOST = "127.0.0.1"
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAM = os.path.join(ROOT, "blynk-ser.py")
 AVR = os.path.join(ROOT, "tests", "avr")
@@ -185,8 +187,8 @@ def build_uno(defines=()):
         names = "HardwareSerial HardwareSerial0 Print Stream WString main new abi".split()
         sources = [f"{core}/{name}.cpp" for name in names]
         objects = [f"{out}/{name}.o" for name in ("wiring", "wiring_digital", "hooks")]
-        run(["avr-g++", *flags, *defines, "-std=gnu++11", "-fno-exceptions", "-fno-threadsafe-statics"]
-            + ["-Wl,--gc-sections", f"{AVR}/stream_board.cpp", *sources, *objects, "-o", f"{out}/board.elf"])  # fmt: skip
+        flags += [*defines, "-std=gnu++11", "-fno-exceptions", "-fno-threadsafe-statics", "-Wl,--gc-sections"]
+        run(["avr-g++", *flags, f"{AVR}/stream_board.cpp", *sources, *objects, "-o", f"{out}/board.elf"])
     except subprocess.CalledProcessError as error:
         raise AssertionError(f"the Uno's program does not compile:\n{error.stderr.decode()[-3000:]}") from None
     return out
@@ -291,3 +293,66 @@ class Bridge:
         code = self.process.wait(timeout)
         self.thread.join(TIMEOUT)
         return code
+
+
+class RawServer:
+    """A server for faults that a right one does not make: the test says each byte."""
+
+    def __init__(self):
+        self.listener = socket.create_server((HOST, 0))
+        self.listener.settimeout(10)
+        self.port = self.listener.getsockname()[1]
+
+    def accept(self):
+        sock, _ = self.listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(10)
+        return sock
+
+    def accept_login(self, answer=b"\0\0\1\0\xc8"):
+        """Accepts a connection, takes the login and answers it; returns (socket, token)."""
+        sock = self.accept()
+        frame = b""
+        while len(frame) < 37:
+            frame += sock.recv(100)
+        sock.sendall(answer)
+        return sock, frame[5:37].decode()
+
+    def close(self):
+        self.listener.close()
+
+
+def program():
+    """blynk-ser.py as a module: its dash keeps it from being imported by name."""
+    if "blynk_ser" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("blynk_ser", PROGRAM)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["blynk_ser"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["blynk_ser"]
+
+
+@pytest.fixture
+def place():
+    """A folder for ports; whatever was made with .keep() is closed before it goes."""
+
+    class Place:
+        folder = tempfile.mkdtemp(prefix="ser-")
+        kept = []
+
+        def keep(self, thing):
+            self.kept.append(thing)
+            return thing
+
+    place = Place()
+    place.kept = []
+    yield place
+    failures = []
+    for thing in reversed(place.kept):
+        try:
+            (thing.stop if hasattr(thing, "stop") else thing.close)()
+        except AssertionError as failure:
+            failures.append(failure)
+    shutil.rmtree(place.folder, ignore_errors=True)
+    if failures:
+        raise failures[0]

@@ -53,7 +53,7 @@ def on_disk(server, text):
     """Whether a file of the data folder has these bytes."""
     for entry in os.scandir(server.data):
         with contextlib.suppress(OSError):  # a file that was just renamed
-            if entry.is_file() and text in open(entry, "rb").read():
+            if entry.is_file() and entry.name[0] != "." and text in open(entry, "rb").read():
                 return True
     return False
 

@@ -238,9 +238,9 @@ def test_statistics_have_a_row_a_period(link, postgres):
     }
     link.database.stats(report)
     link.settled()
-    assert postgres.rows("SELECT minute_rate, registrations FROM reporting_app_stat_minute", name="blynk_reporting") == [
-        (9, 11)
-    ]
+    assert postgres.rows(
+        "SELECT minute_rate, registrations FROM reporting_app_stat_minute", name="blynk_reporting"
+    ) == [(9, 11)]
     sql = "SELECT hardware, hardtotal, get_share_dash, login FROM reporting_app_command_stat_minute"
     assert postgres.rows(sql, name="blynk_reporting") == [(7, 3, 2, 0)]
     sql = "SELECT update_pin, push, total FROM reporting_http_command_stat_minute"
@@ -349,9 +349,9 @@ def test_a_board_at_the_wrong_server_is_sent_to_the_right_one(make_server, postg
         assert time.monotonic() < deadline
         time.sleep(0.05)
     board = wrong.hardware()
-    number = board.send(token, "HARDWARE_LOGIN")
+    number = board.command("HARDWARE_LOGIN", token.encode())
     board.expect(f"10.9.8.7 {wrong.http_port}", "CONNECT_REDIRECT", id=number)
-    number = board.send("z" * 32, "HARDWARE_LOGIN")
+    number = board.command("HARDWARE_LOGIN", b"z" * 32)
     board.expect_status(9, id=number)
     app.close()
     board.close()

@@ -313,8 +313,9 @@ export function drawMap(view) {
     const lats = all.map((p) => p.lat), lons = all.map((p) => p.lon);
     const middle = latest || { lat: (Math.max(...lats) + Math.min(...lats)) / 2, lon: (Math.max(...lons) + Math.min(...lons)) / 2 };
     const squeeze = Math.max(0.05, Math.cos((middle.lat * Math.PI) / 180));
-    const needed = Math.max((Math.max(...lats) - Math.min(...lats)) / height, ((Math.max(...lons) - Math.min(...lons)) * squeeze) / width,
-      (w.radius ? w.radius / 500 : 1) / KM_PER_DEGREE / Math.min(width, height)) * 1.5;
+    const reach = (of, at) => (latest ? 2 * Math.max(...of.map((n) => Math.abs(n - at))) : Math.max(...of) - Math.min(...of));
+    const needed = Math.max(reach(lats, middle.lat) / height, (reach(lons, middle.lon) * squeeze) / width,
+      (w.radius ? w.radius / 500 : 1) / KM_PER_DEGREE / Math.min(width, height)) * 1.3;
     const scale = needed / zoom;                          // degrees of latitude per pixel
     const px = (p) => [width / 2 + shift[0] + ((p.lon - middle.lon) * squeeze) / scale, height / 2 + shift[1] - (p.lat - middle.lat) / scale];
     const km = roundDistance((width / 3) * scale * KM_PER_DEGREE);
