@@ -4956,8 +4956,6 @@ class Store:
             )
         if self.lock is not None:
             self.lock.release()
-
-
 # -- 6b. History -------------------------------------------------------------------------------------------------------
 # Minute, hour and day averages of the pins that a graph or a report shows, in the Java server's files (spec 05 §5-7).
 #
@@ -5533,7 +5531,7 @@ class History:
         return [name for name in list_folder(self.folder) if os.path.isdir(os.path.join(self.folder, name))]
 
     def truncate(self, folder: str) -> None:
-        """Cuts minute files to the newest `minute_history_days`; removes an empty folder. Disk thread (spec 05 §7.3)."""
+        """Cuts minute files to the newest `minute_history_days`; removes an empty folder (spec 05 §7.3)."""
         limit = self.server.settings.data_minute_history_days * 1440 * RECORD.size
         home = os.path.join(self.folder, folder)
         names = list_folder(home)
@@ -5586,7 +5584,7 @@ class History:
 
 
 def stream_pin(stream: Optional[Document]) -> str:
-    """"v5" of a data stream (spec 04 §9.1), "" when it has no pin. No pin type counts as virtual."""
+    """The pin of a data stream, "v5" (spec 04 §9.1); "" when it has none. No pin type counts as virtual."""
     if not stream or stream.get("pin", 0) < 0:
         return ""
     return f"{LETTERS.get(stream.get('pinType', ''), 'v')}{stream.get('pin', 0)}"
@@ -5594,6 +5592,7 @@ def stream_pin(stream: Optional[Document]) -> str:
 
 def logging_widget(project: Project, device_id: int, letter: str, pin: int) -> Optional[Document]:
     """The first widget that logs the pin: a graph, a graph in a tile template, or a report (spec 05 §5.1)."""
+    inner: Document
     for widget in project.widgets:
         kind = widget.get("type")
         if kind == "ENHANCED_GRAPH":
@@ -5664,10 +5663,10 @@ def append_history(path: str, data: bytes) -> None:
     An incomplete record at the end is written over. A record the file has already is not written twice, whatever a kill
     made us do again; one that is a little late is put in its place (see History about clocks)."""
     try:
-        file = open(path, "r+b")  # noqa: SIM115
+        file = open(path, "r+b")
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = open(path, "x+b")  # noqa: SIM115
+        file = open(path, "x+b")
     with file:
         records = file.seek(0, os.SEEK_END) // RECORD.size
         last = _timestamp(file, records - 1) if records else -1
@@ -5840,7 +5839,7 @@ def safe_name(name: str) -> str:
 
 def csv_folder(settings: Settings) -> str:
     """The folder of exports and reports, made if need be (spec 05 §1). Errors: OSError."""
-    folder = settings.data_csv_folder
+    folder: str = settings.data_csv_folder
     if not folder:
         import tempfile
 
@@ -5862,7 +5861,10 @@ def file_owner(name: str) -> Optional[tuple[int, int, str]]:
 
 
 def chosen(
-    owner: Optional[tuple[int, int, str]], project_id: Optional[int], device_id: Optional[int], pins: Optional[list[str]]
+    owner: Optional[tuple[int, int, str]],
+    project_id: Optional[int],
+    device_id: Optional[int],
+    pins: Optional[list[str]],
 ) -> bool:
     """Whether a (project, device, "v5") is among those meant; None means all of them."""
     return (
@@ -5954,7 +5956,7 @@ class JavaReader:
         return description
 
     def _annotation(self) -> list[Any]:
-        items = []
+        items: list[Any] = []
         while True:
             item = self._content()
             if item is self.END:
@@ -6062,11 +6064,11 @@ def read_java_tokens(path: str) -> dict[str, Document]:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         set_aside(path, problem)
         return {}
-
 # -- 6c. Raw data ------------------------------------------------------------------------------------------------------
-# Every value of every pin as it came, text too; off unless `raw_data.store` says where: "sqlite" (raw_data.db in the data
-# folder), "csv" (a folder `raw` there) or "postgres" (the Java server's table, through room 6d). Values are gathered in
-# memory, bounded, and written in one go per journal interval; what cannot be written is dropped and counted in the log.
+# Every value of every pin as it came, text too; off unless `raw_data.store` says where: "sqlite" (raw_data.db in the
+# data folder), "csv" (a folder `raw` there) or "postgres" (the Java server's table, through room 6d). Values are
+# gathered in memory, bounded, and written in one go per journal interval; what cannot be written is tried again, then
+# dropped and counted in the log.
 
 RAW_LIMIT = 100_000  # values waiting in memory
 RAW_COMPLAINT_SECONDS = 60.0
@@ -6222,7 +6224,8 @@ class SqliteRawData(RawData):
         oldest = int(time.time() * 1000) - self.settings.raw_data_keep_days * DAY_MS
         with self.db:
             self.db.execute(
-                "DELETE FROM raw_data WHERE id < (SELECT min(id) FROM raw_data WHERE ts >= ?) AND ts < ?", (oldest, oldest)
+                "DELETE FROM raw_data WHERE id < (SELECT min(id) FROM raw_data WHERE ts >= ?) AND ts < ?",
+                (oldest, oldest),
             )
         pages, free, size = (
             self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
@@ -6242,8 +6245,8 @@ class SqliteRawData(RawData):
 
 
 class CsvRawData(RawData):
-    """A file per pin, `raw/<account>/raw_1-0_v5.csv` with lines `value,timestamp,deviceId`; a full one is put away under
-    its date. Text with a comma, quote or line end is quoted; the NUL between parts of a value is written `\\0`."""
+    """A file per pin, `raw/<account>/raw_1-0_v5.csv` with lines `value,timestamp,deviceId`; a full one is put away
+    under its date. Text with a comma, quote or line end is quoted; a NUL between parts of a value is written `\\0`."""
 
     def __init__(self, server: Any) -> None:
         super().__init__(server)
@@ -6272,10 +6275,10 @@ class CsvRawData(RawData):
     @staticmethod
     def _append(path: str, data: bytes, piece: int) -> None:
         try:
-            file = open(path, "ab", 0)  # noqa: SIM115
+            file = open(path, "ab", 0)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            file = open(path, "ab", 0)  # noqa: SIM115
+            file = open(path, "ab", 0)
         with file:
             at = file.tell()
             try:
@@ -6325,7 +6328,6 @@ def open_raw_data(server: Any) -> Optional[RawData]:
     kinds: dict[str, type[RawData]] = {"sqlite": SqliteRawData, "csv": CsvRawData, "postgres": PostgresRawData}
     kind = kinds.get(server.settings.raw_data_store)
     return kind(server) if kind is not None else None
-
 # -- 6d. Database ------------------------------------------------------------------------------------------------------
 # PostgreSQL mode (`database.enabled`, spec 05 §10): accounts are mirrored, several servers behind one database find out
 # whose a token is, redeem and clone codes and flashed tokens live there. All work is done in a thread of its own, one
@@ -6352,19 +6354,20 @@ DATABASE_TABLES = {
 AVERAGE_TABLE = """email text, project_id int4, device_id int8, pin int2, pin_type int2, ts timestamp with time zone,
     value float8, PRIMARY KEY (email, project_id, device_id, pin, pin_type, ts)"""
 APP_STAT_COLUMNS = (
-    "active active_week active_month minute_rate connected online_apps online_hards total_online_apps total_online_hards"
-    " registrations"
+    "active active_week active_month minute_rate connected online_apps online_hards total_online_apps"
+    " total_online_hards registrations"
 ).split()
 COMMAND_STAT_COLUMNS = (
     "response register login load_profile app_sync sharing get_token ping activate deactivate refresh_token"
     " get_graph_data export_graph_data set_widget_property bridge hardware get_share_dash get_share_token"
-    " refresh_share_token share_login create_project update_project delete_project hardware_sync internal sms tweet email"
-    " push add_push_token create_widget update_widget delete_widget create_device update_device delete_device get_devices"
-    " create_tag update_tag delete_tag get_tags add_energy get_energy get_server connect_redirect web_sockets eventor"
-    " webhooks appTotal hardTotal"
+    " refresh_share_token share_login create_project update_project delete_project hardware_sync internal sms tweet"
+    " email push add_push_token create_widget update_widget delete_widget create_device update_device delete_device"
+    " get_devices create_tag update_tag delete_tag get_tags add_energy get_energy get_server connect_redirect"
+    " web_sockets eventor webhooks appTotal hardTotal"
 ).split()
 HTTP_STAT_COLUMNS = (
-    "is_hardware_connected is_app_connected get_pin_data update_pin email push get_project qr get_history_pin_data total"
+    "is_hardware_connected is_app_connected get_pin_data update_pin email push get_project qr get_history_pin_data"
+    " total"
 ).split()
 # Where a column's counter has another name than its own in camel case.
 STAT_NAMES = {
@@ -6463,8 +6466,8 @@ class PostgresConnection:
 
 
 class Database:
-    """What the other rooms ask of the database. Every method may be called in the loop and returns at once; answers come
-    as done(...) in the loop. `connected` is what is known of the accounts' database."""
+    """What the other rooms ask of the database. Every method may be called in the loop and returns at once; answers
+    come as done(...) in the loop. `connected` is what is known of the accounts' database."""
 
     def __init__(self, server: Any, driver: Any) -> None:
         settings = server.settings
@@ -6503,7 +6506,7 @@ class Database:
             if done is not None:
                 done(result, problem)
 
-        return self.loop.submit("database", connection.run, work, done=finished)
+        return bool(self.loop.submit("database", connection.run, work, done=finished))
 
     def _note(self, reporting: bool, problem: Optional[Exception]) -> None:
         """Says once that the database does not work, and once that it does."""
@@ -6550,13 +6553,13 @@ class Database:
 
     # -- accounts ----------------------------------------------------------------------------------------------------
 
-    SAVE_USER = f"""INSERT INTO users (email, appName, region, ip, name, pass, last_modified, last_logged, last_logged_ip,
-        is_facebook_user, is_super_admin, energy, json)
+    SAVE_USER = f"""INSERT INTO users (email, appName, region, ip, name, pass, last_modified, last_logged,
+        last_logged_ip, is_facebook_user, is_super_admin, energy, json)
         VALUES (%s, %s, %s, %s, %s, %s, {SQL_TIME}, {SQL_TIME}, %s, %s, %s, %s, %s)
         ON CONFLICT (email, appName) DO UPDATE SET region = EXCLUDED.region, ip = EXCLUDED.ip, name = EXCLUDED.name,
         pass = EXCLUDED.pass, last_modified = EXCLUDED.last_modified, last_logged = EXCLUDED.last_logged,
         last_logged_ip = EXCLUDED.last_logged_ip, is_facebook_user = EXCLUDED.is_facebook_user,
-        is_super_admin = EXCLUDED.is_super_admin, energy = EXCLUDED.energy, json = EXCLUDED.json"""
+        is_super_admin = EXCLUDED.is_super_admin, energy = EXCLUDED.energy, json = EXCLUDED.json"""  # noqa: S608 - only our own words
 
     def user_saved(self, account: Account) -> None:
         """Mirrors an account after its file was saved; several within a second go together."""
@@ -6697,9 +6700,7 @@ class Database:
 
     # -- flashed tokens, codes, purchases ----------------------------------------------------------------------------
 
-    def insert_flashed(
-        self, rows: list[tuple[str, str, str, int, int]], done: Callable[[bool], object]
-    ) -> bool:
+    def insert_flashed(self, rows: list[tuple[str, str, str, int, int]], done: Callable[[bool], object]) -> bool:
         """(token, app id, email, project, device) of a published app (spec 03b §7.2); done(whether it worked)."""
         sql = "INSERT INTO flashed_tokens (token, app_name, email, project_id, device_id) VALUES (%s, %s, %s, %s, %s)"
         return self.submit(lambda cursor: cursor.executemany(sql, rows), lambda _, problem: done(problem is None))
@@ -6709,7 +6710,8 @@ class Database:
 
         def look(cursor: Any) -> Optional[Document]:
             row = cursor.execute(
-                "SELECT app_name, email, project_id, device_id, is_activated FROM flashed_tokens WHERE token = %s", (token,)
+                "SELECT app_name, email, project_id, device_id, is_activated FROM flashed_tokens WHERE token = %s",
+                (token,),
             ).fetchone()
             names = ("app", "email", "project", "device", "activated")
             return {"token": token, **dict(zip(names, row))} if row else None
@@ -6739,7 +6741,8 @@ class Database:
             if row[0]:
                 return OK, 0
             cursor.execute(
-                "UPDATE redeem SET email = %s, version = 2, isRedeemed = TRUE, ts = now() WHERE token = %s AND version = 1",
+                "UPDATE redeem SET email = %s, version = 2, isRedeemed = TRUE, ts = now()"
+                " WHERE token = %s AND version = 1",
                 (email, token),
             )
             return (OK, row[1]) if cursor.rowcount == 1 else (Status.NOT_ALLOWED, 0)
@@ -6785,11 +6788,9 @@ class Database:
         def insert(cursor: Any) -> None:
             for index, (name, _) in enumerate(HISTORY_PERIODS):
                 if rows[index]:
-                    cursor.executemany(
-                        f"INSERT INTO reporting_average_{name} (email, project_id, device_id, pin, pin_type, ts, value)"
-                        " VALUES (%s, %s, %s, %s, %s, to_timestamp(%s::float8 / 1000), %s) ON CONFLICT DO NOTHING",
-                        rows[index],
-                    )
+                    table = f"reporting_average_{name} (email, project_id, device_id, pin, pin_type, ts, value)"
+                    values = "VALUES (%s, %s, %s, %s, %s, to_timestamp(%s::float8 / 1000), %s) ON CONFLICT DO NOTHING"
+                    cursor.executemany(f"INSERT INTO {table} {values}", rows[index])
 
         self.submit(insert, reporting=True)
 
@@ -6813,13 +6814,13 @@ class Database:
         sql = f"""INSERT INTO reporting_raw_data
             (email, project_id, device_id, pin, pinType, ts, stringValue, doubleValue)
             VALUES (%s, %s, %s, %s, %s, {SQL_TIME}, %s, %s) ON CONFLICT (email, project_id, device_id, pin, pinType, ts)
-            DO UPDATE SET stringValue = EXCLUDED.stringValue, doubleValue = EXCLUDED.doubleValue"""
+            DO UPDATE SET stringValue = EXCLUDED.stringValue, doubleValue = EXCLUDED.doubleValue"""  # noqa: S608
         self.reporting.run(lambda cursor: cursor.executemany(sql, rows))
 
     def stats(self, report: Document) -> None:
         """One row per statistics table from the object of spec 05 §9.1."""
         region, ts = self.server.settings.server_region, self.loop.now_ms // MINUTE_MS * MINUTE_MS
-        tables = (
+        tables: tuple[tuple[str, list[str], Document, dict[str, str]], ...] = (
             ("reporting_app_stat_minute", APP_STAT_COLUMNS, report, {}),
             ("reporting_app_command_stat_minute", COMMAND_STAT_COLUMNS, report.get("commands", {}), {}),
             ("reporting_http_command_stat_minute", HTTP_STAT_COLUMNS, report.get("http", {}), HTTP_STAT_NAMES),
@@ -6828,10 +6829,8 @@ class Database:
         def insert(cursor: Any) -> None:
             for table, columns, counters, names in tables:
                 values = [min(int(counters.get(_stat_name(c, names), 0)), 2147483647) for c in columns]
-                cursor.execute(
-                    f"INSERT INTO {table} VALUES (%s, {SQL_TIME}{', %s' * len(columns)}) ON CONFLICT DO NOTHING",
-                    (region, ts, *values),
-                )
+                sql = f"INSERT INTO {table} VALUES (%s, {SQL_TIME}{', %s' * len(columns)}) ON CONFLICT DO NOTHING"  # noqa: S608
+                cursor.execute(sql, (region, ts, *values))
 
         self.submit(insert, reporting=True)
 
@@ -6851,11 +6850,12 @@ def open_database(server: Any) -> Optional[Database]:
     try:
         import psycopg
     except ImportError:
-        log.error("database.enabled needs the package psycopg: pip install 'psycopg[binary]'; going on without database")
+        log.error(
+            "database.enabled needs the package psycopg: pip install 'psycopg[binary]'; going on without database"
+        )
         server.health["database"] = "the package psycopg is not installed"
         return None
     return Database(server, psycopg)
-
 # -- 6e. Back-ups ------------------------------------------------------------------------------------------------------
 # One archive of the whole data folder, `.tar.gz`, with a list of its files and their checksums as its last member, read
 # back before it gets its name. Used by the sub-commands and the admin page, in a worker thread: a back-up of a running
@@ -6895,8 +6895,8 @@ def archived_files(folder: str) -> list[str]:
 
 
 def make_backup(source: Any, file: str) -> list[str]:
-    """Archives the data folder of a server, or one given by its name, into `file`, whole or not at all; gives lines that
-    say so. A server may be running on the folder. Worker thread. Errors: BackupError."""
+    """Archives the data folder of a server, or one given by its name, into `file`, whole or not at all; gives lines
+    that say so. A server may be running on the folder. Worker thread. Errors: BackupError."""
     folder = source if isinstance(source, str) else source.settings.data_folder
     if not os.path.isdir(folder):
         raise BackupError(f"there is no data folder {folder}")
@@ -6929,7 +6929,7 @@ def _write_archive(folder: str, names: list[str], path: str) -> dict[str, list[A
         with tarfile.open(fileobj=out, mode="w:gz", compresslevel=6) as archive:
             for name in names:
                 try:
-                    source = open(os.path.join(folder, name), "rb")  # noqa: SIM115
+                    source = open(os.path.join(folder, name), "rb")
                 except FileNotFoundError:
                     continue  # deleted meanwhile
                 with source:
@@ -6961,8 +6961,7 @@ def read_archive(file: str) -> Iterator[tuple[str, int, bytes]]:
                     if not entry.isreg() or not all(parts) or any(p.startswith(".") or "\\" in p for p in parts):
                         raise BackupError(f"{entry.name!r} in it does not belong in a back-up")
                     source = archive.extractfile(entry)
-                    assert source is not None
-                    yield entry.name, int(entry.mtime * 1000), source.read()
+                    yield entry.name, int(entry.mtime * 1000), source.read() if source is not None else b""
             while raw.read(1 << 16):
                 pass  # to the end: only there gzip's checksum is compared
     except FileNotFoundError:
@@ -7009,9 +7008,9 @@ def backup_running(server: Any, file: str, done: Callable[[Optional[list[str]], 
 
 def restore_backup(folder: str, file: str, email: Optional[str] = None) -> list[str]:
     """Puts a back-up in the place of a data folder, or one user's accounts of it; gives lines that say so. What was
-    there is kept in `before-restore-<time>` within the folder. The caller has the folder's lock: no server may be running
-    on it. All or nothing: the archive is read and checked before anything is changed, and a failure puts everything back.
-    Errors: BackupError."""
+    there is kept in `before-restore-<time>` within the folder. The caller has the folder's lock: no server may be
+    running on it. All or nothing: the archive is read and checked before anything is changed, and a failure puts
+    everything back. Errors: BackupError."""
     import shutil
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -7051,7 +7050,9 @@ def _unpack(folder: str, file: str, fresh: str, email: Optional[str]) -> list[st
     names = list(check_backup(file, look))
     if email is not None and not users:
         raise BackupError(f"it has no account of {email}")
-    wanted = [n for n in names if email is None or n in users or n.split("/")[0:2][-1] in homes and n.startswith("data/")]
+    wanted = [
+        n for n in names if email is None or n in users or n.split("/")[0:2][-1] in homes and n.startswith("data/")
+    ]
     os.makedirs(fresh, mode=0o700)
     for name, ms, data in read_archive(file):
         if name in wanted:
@@ -7142,8 +7143,9 @@ class Stats:
     def count(self, name: str) -> None:
         self.names[name] = self.names.get(name, 0) + 1
 
-    def reset(self) -> None:
-        """Begins a new period."""
+    def reset(self, seconds: float) -> None:
+        """Begins a new period; one of so many seconds ends."""
+        self.rate, self.last = (self.messages - self.last) / seconds, self.messages
         self.commands = [0] * 100
         self.names = {}
 
@@ -7439,7 +7441,8 @@ def fetch(
         lines = {"Host": name if port == (443 if secure else 80) else f"{name}:{port}", "Accept": "*/*"}
         if user:
             lines["Authorization"] = "Basic " + base64.b64encode(encode(user)).decode()
-        lines.update(headers)
+        given = {header.lower() for header in headers}
+        lines = {**{header: value for header, value in lines.items() if header.lower() not in given}, **headers}
         if body or method in ("POST", "PUT"):
             lines["Content-Length"] = str(len(body))
         lines["Connection"] = "close"
@@ -7657,36 +7660,44 @@ How to use it:
 
 Whoever has the token can read and set this device's pins: keep it to yourself.
 """,
-    "dynamic_provisioning_mail.html": """<p>Your app <b>{project_name}</b> is ready. Devices get their tokens when they are connected for the first time.</p>
+    "dynamic_provisioning_mail.html": """\
+<p>Your app <b>{project_name}</b> is ready. Devices get their tokens when they are connected for the first time.</p>
 <p>The attached QR code opens the app on the phone of whoever sets a device up.</p>
 {DYNAMIC_SECTION}""",
-    "static_provisioning_mail.html": """<p>Your app <b>{project_name}</b> is ready. Each device has a token of its own:</p>
+    "static_provisioning_mail.html": """\
+<p>Your app <b>{project_name}</b> is ready. Each device has a token of its own:</p>
 <p>{DYNAMIC_SECTION}</p>
 <p>The attached QR codes, one per device, connect the app with the device.</p>
 """,
-    "template_id_mail.html": """<p>Template ID of <b>{template_name}</b>: <code>{template_id}</code></p>
+    "template_id_mail.html": """\
+<p>Template ID of <b>{template_name}</b>: <code>{template_id}</code></p>
 <p>Put it into the sketch of every device that is to use this template: #define BLYNK_TEMPLATE_ID "{template_id}"</p>
 """,
-    "static/register-email.html": """<p>Welcome! Your account {EMAIL} on this {PRODUCT_NAME} server is ready.</p>
+    "static/register-email.html": """\
+<p>Welcome! Your account {EMAIL} on this {PRODUCT_NAME} server is ready.</p>
 <p>What comes next: make a project, add a device, put its token into the sketch, and drag your first button onto the
 screen.</p>
 <p>If you did not make this account, somebody mistyped an address: please ignore this message.</p>
 """,
-    "static/report-email.html": """<p>Your report is ready: <a href="{DOWNLOAD_URL}">download it</a>.</p>
+    "static/report-email.html": """\
+<p>Your report is ready: <a href="{DOWNLOAD_URL}">download it</a>.</p>
 <p>
 {DYNAMIC_SECTION}
 </p>
 """,
-    "static/reset/reset-email.html": """<p>You recently made a request to reset your password for the {PRODUCT_NAME} app. To complete the process, \
+    "static/reset/reset-email.html": """\
+<p>You recently made a request to reset your password for the {PRODUCT_NAME} app. To complete the process, \
 click the link below.</p>
 <p><a href="{RESET_URL}">{RESET_URL}</a></p>
 <p>If you did not request a password reset from {PRODUCT_NAME}, please ignore this message.</p>
 """,
-    "static/reset/reset-email-app.html": """<p>Somebody, most likely you, wants to set a new password for your {PRODUCT_NAME} account.</p>
+    "static/reset/reset-email-app.html": """\
+<p>Somebody, most likely you, wants to set a new password for your {PRODUCT_NAME} account.</p>
 <p>Open this link on the phone that has the app: <a href="{RESET_URL}">{RESET_URL}</a></p>
 <p>It works for 45 minutes. If it was not you, ignore this message: nothing has been changed.</p>
 """,
-    "static/reset/reset-email-app-confirmation.html": """<p>The password of your {PRODUCT_NAME} account {EMAIL} has been changed.</p>
+    "static/reset/reset-email-app-confirmation.html": """\
+<p>The password of your {PRODUCT_NAME} account {EMAIL} has been changed.</p>
 <p>If it was not you, please tell the administrator of the server at once.</p>
 """,
 }  # fmt: skip
@@ -7809,6 +7820,8 @@ class Mail:
         import smtplib
 
         s, place = self.settings, self.place()
+        if isinstance(problem, smtplib.SMTPServerDisconnected) and isinstance(problem.__context__, OSError):
+            problem = problem.__context__  # smtplib hides what happened to the socket
         if isinstance(problem, Undelivered):
             return problem
         if isinstance(problem, socket.gaierror):
@@ -8334,7 +8347,7 @@ class Messengers:
     def browsers(project: Any) -> Iterator[Any]:
         """Sessions of the browser app that look at this project."""
         for session in project.account.apps:
-            if session.os == "Web" and session.share in (None, project):
+            if session.os == "Web" and session.share in (None, project) and not session.stream.congested:
                 yield session
 
     def push(self, project: Any, text: str) -> None:
@@ -8380,6 +8393,8 @@ class Messengers:
     ) -> bool:
         def back(_result: Any, error: Optional[BaseException]) -> None:
             if error is not None:
+                if not isinstance(error, Undelivered):
+                    log.error(f"{channel.name}: our own mistake: {error!r}")
                 self._failed(channel, error, phone)
             self.note(account, kind, target, "sent" if error is None else why_not(error))
             if done is not None:
@@ -8469,12 +8484,15 @@ def action_valid(action: Document) -> bool:
 
 
 class RuleState:
-    """A rule of an eventor while the server runs. fired: the condition held at the last value."""
+    """A rule of an eventor while the server runs. fired: the condition held at the last value. record: of what CHANGED
+    saw last, in the list of journal records `batch`."""
 
-    __slots__ = ("rule", "index", "fired")
+    __slots__ = ("rule", "index", "fired", "record", "batch")
 
     def __init__(self, rule: Document, index: int) -> None:
         self.rule, self.index, self.fired = rule, index, False
+        self.record: list[Any] = []
+        self.batch: Optional[list[list[Any]]] = None
 
 
 class HookState:
@@ -8515,11 +8533,10 @@ def tile_devices(project: Project, tiles: Document, template_id: int) -> list[De
 class Alarm:
     """A moment of the day at which something happens: a Timer widget's start or stop, or a time rule.
 
-    seconds: of the UTC day; with a zone, of the local day (a rule keeps the local time it meant when it was saved: the
-    document has the zone's offset of then). days: of the week, Monday 1. The heap has (due, number, alarm).
+    seconds: of the UTC day, with a zone of the local day. days: of the week, Monday 1. trigger: a rule's `triggerTime`.
     """
 
-    __slots__ = ("project", "key", "seconds", "days", "zone", "due", "fire")
+    __slots__ = ("project", "key", "seconds", "days", "zone", "due", "fire", "trigger")
 
     def __init__(
         self, project: Project, key: tuple[Any, ...], seconds: int, days: Any, zone: Any, fire: Callable[[], None]
@@ -8527,6 +8544,7 @@ class Alarm:
         self.project: Optional[Project] = project  # None: no longer wanted
         self.key, self.seconds, self.days, self.zone, self.fire = key, seconds, days, zone, fire
         self.due = 0
+        self.trigger: Optional[Document] = None
 
     def next_due(self, after: int) -> int:
         """The first such moment later than `after` (ms); 0 when there is none."""
@@ -8576,7 +8594,7 @@ class Automation:
 
     __slots__ = (
         "server", "loop", "settings", "heap", "sequence", "wake_timer", "wake_at", "dead", "clock", "clock_timer",
-        "reading", "reading_timer", "offline_timers", "started",
+        "offsets", "reading", "reading_timer", "offline_timers", "started",
     )  # fmt: skip
 
     def __init__(self, server: Any) -> None:
@@ -8587,6 +8605,7 @@ class Automation:
         self.wake_at = 0
         self.clock = 0  # wall minus monotonic clock, ms
         self.clock_timer: Optional[Timer] = None
+        self.offsets: dict[Any, int] = {}  # zone of time rules → its offset from UTC, s, when last looked
         self.reading: dict[Project, Rules] = {}
         self.reading_timer: Optional[Timer] = None
         self.offline_timers: dict[Device, Timer] = {}
@@ -8675,26 +8694,51 @@ class Automation:
             ]
         for rule in new.rules:
             if rule.get("isActive") and "triggerTime" in rule and any(map(action_valid, rule.get("actions", ()))):
-                self.read_time_rule(project, eventor, rule, new)
+                self.read_time_rule(project, eventor, rule, old, new)
 
-    def read_time_rule(self, project: Project, eventor: Document, rule: Document, new: Rules) -> None:
-        when, days = rule["triggerTime"], frozenset(rule["triggerTime"].get("days", ()))
-        if not days or not 0 <= when["time"] < 86400:
+    def read_time_rule(
+        self, project: Project, eventor: Document, rule: Document, old: Optional[Rules], new: Rules
+    ) -> None:
+        """A time rule has its time in UTC and a zone for its days; what the user meant is the local time (see
+        local_time)."""
+        trigger = rule["triggerTime"]
+        days, tz = frozenset(trigger.get("days", ())), zone(trigger.get("tzName"))
+        if not days or not 0 <= trigger["time"] < 86400:
             return
-        tz = zone(when.get("tzName"))
-        seconds = when["time"]
-        if hasattr(tz, "key"):  # a place, whose offset changes; not UTC or a fixed offset
-            if not isinstance(when.get("savedOffset"), int) or abs(when["savedOffset"]) > 86400:
-                when["savedOffset"] = zone_offset(tz, self.loop.now_ms)
-                project.account.save_soon()
-            seconds = (seconds + when["savedOffset"]) % 86400
-        else:
-            seconds = (seconds + zone_offset(tz, 0)) % 86400
+        before = [r["triggerTime"] for r in old.rules if "triggerTime" in r] if old is not None else None
+        seconds = self.local_time(project, trigger, tz, before)
 
         def fire() -> None:
             self.run_time_rule(project, eventor, rule)
 
-        new.alarms.append(Alarm(project, ("rule", id(rule)), seconds, days, tz, fire))
+        alarm = Alarm(project, ("rule", id(rule)), seconds, days, tz, fire)
+        if hasattr(tz, "key"):
+            alarm.trigger = trigger
+            self.offsets.setdefault(tz, zone_offset(tz, self.loop.now_ms))
+        new.alarms.append(alarm)
+
+    def local_time(self, project: Project, trigger: Document, tz: Any, before: Optional[list[Document]]) -> int:
+        """The second of the local day that a rule means, which it keeps over changes of the zone's offset.
+
+        Apps convert to UTC with the offset of the moment they save at. The document remembers that offset
+        (`savedOffset`) and is brought up to date when it changes, since apps, and the Java server, read it as of today.
+        `before`: the triggers until now, when an app has just saved; a time that is new to them means today's offset.
+        """
+        now = zone_offset(tz, self.loop.now_ms)
+        if not hasattr(tz, "key"):  # UTC or a fixed offset
+            return int(trigger["time"] + now) % 86400
+        saved = trigger.get("savedOffset")
+        if not isinstance(saved, int) or abs(saved) > 86400:
+            saved = now
+        local = int(trigger["time"] + saved) % 86400
+        if before is not None and not any(
+            t["id"] == trigger["id"] and (t["time"] + t.get("savedOffset", now)) % 86400 == local for t in before
+        ):
+            local = int(trigger["time"] + now) % 86400
+        if trigger.get("savedOffset") != now:
+            trigger["time"], trigger["savedOffset"] = (local - now) % 86400, now
+            project.account.save_soon()
+        return local
 
     def read_timer(
         self, project: Project, widget: Document, new: Rules, tiles: Optional[Document] = None, template_id: int = 0
@@ -8771,10 +8815,15 @@ class Automation:
                     self.run_action(project, devices, action, ID_EVENTOR, value)
 
     def remember(self, project: Project, target: int, state: RuleState, value: str) -> None:
-        """The text that CHANGED compares with outlives a restart, a kill too."""
+        """The text that CHANGED compares with outlives a restart, a kill too: one journal record a second."""
         state.rule["condition"]["value"] = value
         account = project.account
-        account.ledger.operations.append(["c", account.email, account.app, project.id, target, state.index, value])
+        if state.batch is account.ledger.operations:  # not yet written: the last text counts
+            state.record[-1] = value
+        else:
+            state.record = ["c", account.email, account.app, project.id, target, state.index, value]
+            state.batch = account.ledger.operations
+            state.batch.append(state.record)
         project.touched()
 
     # -- actions (spec 08 §8.5) --------------------------------------------------------------------------------------
@@ -8919,25 +8968,22 @@ class Automation:
         for action in rule.get("actions", ()):
             if action_valid(action):
                 self.run_action(project, devices, action, ID_TIMER, None)
-        self.follow_season(project, rule["triggerTime"])
-
-    def follow_season(self, project: Project, when: Document) -> None:
-        """After a change of the zone's offset the document's UTC time is brought up to date: apps (and the Java server)
-        read it as of today."""
-        saved, tz = when.get("savedOffset"), zone(when.get("tzName"))
-        if isinstance(saved, int) and hasattr(tz, "key"):
-            now = zone_offset(tz, self.loop.now_ms)
-            if now != saved:
-                when["time"] = (when["time"] + saved - now) % 86400
-                when["savedOffset"] = now
-                project.modified()
 
     def skew(self) -> int:
         return int(self.loop.now_ms - self.loop.now * 1000)
 
     def look_at_clock(self) -> None:
-        """Finds out that the clock was set back: alarms that were due far in the future are set anew."""
+        """Finds out that a zone has another offset now, and brings the documents up to date; and that the clock was set
+        back, and sets anew what was due far in the future."""
         self.clock_timer = None
+        for tz, offset in self.offsets.items():
+            now = zone_offset(tz, self.loop.now_ms)
+            if now != offset:
+                self.offsets[tz] = now
+                for _, _, alarm in self.heap:
+                    if alarm.trigger is not None and alarm.zone is tz and alarm.project is not None:
+                        self.local_time(alarm.project, alarm.trigger, tz, None)
+                        alarm.project.modified()
         before, self.clock = self.clock, self.skew()
         if before - self.clock > CLOCK_WAS_WRONG_MS:
             alarms = [entry[2] for entry in self.heap if entry[2].project is not None]
@@ -9242,12 +9288,10 @@ def plain_path(path: str) -> str:
 
 REPLAY["c"] = replay_changed
 REPLAY["t"] = replay_timers
-
-
 # -- 9c. Reports -------------------------------------------------------------------------------------------------------
-# Tables of the history, zipped, mailed and kept for download: on demand, or daily, weekly, monthly by the wall clock of a
-# time zone (spec 05 §8). The report objects live in the REPORT widget's document; here are their timers and the making.
-# Reports are made one after the other in a net thread and streamed into the zip: a month of minutes is never in memory.
+# Tables of the history, zipped, mailed and kept for download: on demand, or daily, weekly, monthly by the wall clock of
+# a time zone (spec 05 §8). The report objects live in the REPORT widget's document; here are their timers and what
+# makes them: one after the other, in a net thread, streamed into the zip; a month of minutes is never text in memory.
 
 REPORT_PAUSE_MS = 60_000  # between two exports of a report
 REPORT_DAYS = {"DAILY": 1, "WEEKLY": 7, "MONTHLY": 30}
@@ -9274,8 +9318,8 @@ def local_time(ms: int, tz: Any) -> Any:
 
 
 def next_run(report: Document, now_ms: int) -> int:
-    """When a periodic report is due next, ms, later than `now_ms` (spec 05 §8.1): the wall-clock time of `atTime` in the
-    report's zone, also across a change to or from summer time. Errors: ReportExpired, DocumentError for no weekday."""
+    """When a periodic report is due next, ms, later than `now_ms` (spec 05 §8.1): the wall-clock time of `atTime` in
+    the report's zone, also across a change to or from summer time. Errors: ReportExpired; DocumentError, no weekday."""
     from datetime import datetime, timedelta
 
     kind, tz = report["reportType"], zone(report.get("tzName"))
@@ -9491,8 +9535,8 @@ class Reports:
     # -- downloads ---------------------------------------------------------------------------------------------------
 
     def list(self, device: Device) -> list[Document]:
-        """The reports of a device's project that can be downloaded, newest first: name (the path is `/` + name), report,
-        date, size in bytes, made (ms)."""
+        """The reports of a device's project that can be downloaded, newest first: name (the path is `/` + name),
+        report, date, size in bytes, made (ms)."""
         project = device.project
         folder = csv_folder(self.server.settings)
         found = []
@@ -9644,16 +9688,13 @@ def report_lines(plan: ReportPlan, path: str, middle: str) -> Iterator[bytes]:
     data = read_history(path, plan.count)
     for at in range(0, len(data), 512 * RECORD.size):
         records = RECORD.iter_unpack(data[at : at + 512 * RECORD.size])
-        lines = [
-            f"{show(ts)},{middle}{java_double(value)}\n" for value, ts in records if plan.since <= ts < LAST_MS
-        ]
+        lines = [f"{show(ts)},{middle}{java_double(value)}\n" for value, ts in records if plan.since <= ts < LAST_MS]
         if lines:
             yield "".join(lines).encode("utf-16-be", "replace")
 
 
 def make_report(plan: ReportPlan) -> Optional[str]:
-    """Writes the zip; its name in the CSV folder, or None when there was nothing to tell. Worker thread. Errors: OSError.
-    """
+    """Writes the zip; gives its name, None when there was nothing to tell. Worker thread. Errors: OSError."""
     import zipfile
 
     os.makedirs(os.path.dirname(plan.path), exist_ok=True)
@@ -11930,7 +11971,6 @@ RESET_STEPS: dict[str, Callable[[AppSession, int, list[str]], Optional[int]]] = 
     "verify": verify_reset,
     "reset": finish_reset,
 }
-
 # -- 11h Graphs and reports (spec 03b §9, §10, §5.1) -------------------------------------------------------------------
 
 
@@ -11945,7 +11985,9 @@ def graph_of(session: AppSession, words: list[str]) -> tuple[Project, Document, 
     return project, widget, override if override != -1 else None
 
 
-def answer_history(session: AppSession, command: int, id: int, failed: int) -> Callable[[Any, Optional[Exception]], object]:
+def answer_history(
+    session: AppSession, command: int, id: int, failed: int
+) -> Callable[[Any, Optional[Exception]], object]:
     """done(result, error) for a worker: bytes are the reply, None is NO_DATA, anything else OK; errors are `failed`."""
 
     def done(result: Any, problem: Optional[Exception]) -> None:
@@ -12202,6 +12244,7 @@ def on_export_report(session: AppSession, id: int, body: bytes) -> Optional[int]
 # waited for, who then calls connection.answer(reply). Knows the hub and the model; never waits.
 
 HTTP_HEAD_SECONDS = 30.0  # to send the head of a request, from its first byte (spec 06 §1.1)
+HTTP_IDLE_GRACE = 5.0  # a client that uses a connection again after just that time must not find it closed
 HTTP_BODY_SECONDS = 30.0  # to send a body, plus what its length takes at HTTP_BODY_RATE
 HTTP_BODY_RATE = 4096  # bytes a second: half of what the slowest modem does
 HTTP_LINGER_SECONDS = 1.0  # after a refusal what still comes is thrown away, or the answer would be lost with a reset
@@ -12373,11 +12416,11 @@ class Web:
         """Called before the store closes."""
         self.reset_tokens.save()
 
-    def find(self, request: HttpRequest, secure: bool) -> WebRoute:
+    def find(self, request: HttpRequest, stream: Any) -> WebRoute:
         """The route of a request (spec 06 §1.5), for every request anew. Raises WebRefusal when there is none."""
-        path, method = request.path, request.method
+        path, method, secure = request.path, request.method, stream.secure
         if path.startswith(self.special) or path.endswith((".gz", ".zip")) or path == "/dashws":
-            route = self._special(request, path, secure)
+            route = self._special(request, path, stream)
             if route is not None:
                 return route
         if method not in KNOWN_METHODS:
@@ -12393,11 +12436,14 @@ class Web:
             return self._page(request)
         raise WebRefusal(self._no_method(routes, method))
 
-    def _special(self, request: HttpRequest, path: str, secure: bool) -> Optional[WebRoute]:
+    def _special(self, request: HttpRequest, path: str, stream: Any) -> Optional[WebRoute]:
         if path.startswith("/websocket") or path == "/dashws":
             return WEBSOCKET_ROUTE
         admin = self.admin_path
-        if path.startswith(admin) and secure and (len(path) == len(admin) or path[len(admin)] == "/"):
+        if stream.secure and path.startswith(admin) and path[len(admin) : len(admin) + 1] in ("", "/"):
+            if not address_in(stream.peer, self.server.settings.admin_allowed_ips):
+                log.warning(f"{stream.peer} may not open the admin page: admin.allowed_ips")
+                raise WebRefusal(HANG_UP)
             return None
         if path.startswith("/.well-known/"):
             return None
@@ -12448,7 +12494,7 @@ class HttpConnection:
 
     __slots__ = (
         "server", "web", "stream", "parser", "request", "route", "refusal", "sink", "parts", "held", "busy", "skipping",
-        "ending", "ended_by_peer", "sending", "timer", "waits_for",
+        "ending", "ended_by_peer", "sending", "timer", "waits_for", "early",
     )  # fmt: skip
 
     def __init__(self, server: Any, stream: Any) -> None:
@@ -12468,8 +12514,9 @@ class HttpConnection:
         self.sending = False  # a file
         self.timer: Any = None
         self.waits_for = ""
+        self.early: Optional[WebReply] = None  # the answer of a handler that had it before it could say LATER
         stream.protocol = self
-        stream.set_idle(server.settings.timeouts_http_idle_s)
+        stream.set_idle(server.settings.timeouts_http_idle_s + HTTP_IDLE_GRACE)
 
     # -- what the stream calls ---------------------------------------------------------------------------------------
 
@@ -12533,10 +12580,13 @@ class HttpConnection:
         self.request = request
         web = self.web
         try:
-            route = self.route = web.find(request, self.stream.secure)
+            route = self.route = web.find(request, self.stream)
         except WebRefusal as answer:
             route = self.route = None
             self.refusal = answer.reply
+            if answer.reply is HANG_UP:
+                self._send(HANG_UP)
+                return
         if not request.length:
             self._dispatch()
             return
@@ -12608,6 +12658,8 @@ class HttpConnection:
         if self.ending:  # the client is gone, or the stream is a WebSocket now
             return
         if reply is LATER:
+            reply, self.early = self.early, None
+        if reply is None:
             self.busy = True
             self.stream.set_idle(0)
         else:
@@ -12632,6 +12684,9 @@ class HttpConnection:
             if reply.file is not None:
                 reply.file[0].close()
             return
+        if not self.busy:
+            self.early = reply
+            return
         self.busy = False
         self._send(reply)
         if not self.busy:
@@ -12645,7 +12700,7 @@ class HttpConnection:
         if self.ended_by_peer and not self.parser.buffer:
             stream.close()
             return
-        stream.set_idle(self.server.settings.timeouts_http_idle_s)
+        stream.set_idle(self.server.settings.timeouts_http_idle_s + HTTP_IDLE_GRACE)
         stream.resume()
         if self.parser.buffer:
             self._advance()
@@ -12753,7 +12808,9 @@ class WebSocketConnection:
 
     def __init__(self, server: Any, stream: Any, app: bool) -> None:
         self.server, self.stream, self.app = server, stream, app
-        self.codec = WebSocketCodec(max_message=(server.settings.limits_profile_kb << 10) + 65536 if app else WS_MAX_FRAME)
+        # Browsers send a whole project as one frame, and pages cannot choose; boards keep to 64 KiB (spec 01 §11).
+        longest = (server.settings.limits_profile_kb << 10) + WS_MAX_FRAME if app else WS_MAX_FRAME
+        self.codec = WebSocketCodec(longest, longest)
         self.said_goodbye = False
         self.session: Any = None
         self.protocol: Any = None
@@ -13073,6 +13130,12 @@ def http_notifications(_connection: HttpConnection, _request: HttpRequest, devic
     return web_json(to_json(list(device.project.account.notifications)), shared=False)
 
 
+@device_route("GET", "/{token}/reports", "getHistoryPinData")
+def http_reports(connection: HttpConnection, _request: HttpRequest, device: Device, _body: None) -> WebReply:
+    """The reports made for the project that can still be downloaded."""
+    return web_json(to_json(connection.server.reports.list(device)), shared=False)
+
+
 @device_route("GET", "/{token}/qr", "qr")
 def http_qr(connection: HttpConnection, _request: HttpRequest, device: Device, _body: None) -> WebReply:
     """A picture that hides a clone code (spec 06 §3.6): answered when the code can be fetched."""
@@ -13082,7 +13145,7 @@ def http_qr(connection: HttpConnection, _request: HttpRequest, device: Device, _
 
     def kept(token: Optional[str]) -> None:
         text = f"blynk://token/clone/{token}?server={server.host}&port={port}"
-        if token is None or not server.loop.submit("disk", qr_png, text, done=done):
+        if token is None or not server.loop.submit("net", qr_png, text, done=done):
             connection.answer(BROKEN)
 
     def done(picture: Optional[bytes], _problem: Optional[Exception]) -> None:
@@ -13110,7 +13173,7 @@ def http_history(connection: HttpConnection, request: HttpRequest, device: Devic
         else:
             connection.answer(redirect("/" + name))
 
-    return LATER if server.loop.submit("disk", server.history.http_csv, device, letter, pin, done=done) else WebReply(503)
+    return LATER if server.loop.submit("net", server.history.http_csv, device, letter, pin, done=done) else WebReply(503)
 
 
 # -- writing
@@ -14306,7 +14369,12 @@ def stats_document(server: Any) -> Document:
     return {
         "commands": commands,
         "http": {name: stats.names.get(name, 0) for name in HTTP_COUNTERS},
-        "ioStat": {**io, "reportsActive": 0, "reportsExecuted": 0, "reportsFutureMapSize": 0},
+        "ioStat": {
+            **io,
+            "reportsActive": int(server.reports.running is not None),
+            "reportsExecuted": server.reports.made,
+            "reportsFutureMapSize": len(server.reports.timers),
+        },
         "memoryStat": {"heapBytes": resident_bytes(), "directBytes": 0},
         "oneMinRate": int(stats.rate),
         "registrations": len(accounts),
@@ -16305,8 +16373,9 @@ class Server:
         """Counters begin anew; the database gets them first."""
         if self.database is not None:
             self.database.stats(stats_document(self))
-        self.stats.reset()
-        self.loop.call_later(max(1.0, self.settings.log_stats_period_ms / 1000), self.each_period)
+        seconds = max(1.0, self.settings.log_stats_period_ms / 1000)
+        self.stats.reset(seconds)
+        self.loop.call_later(seconds, self.each_period)
 
     def watchdog(self) -> None:
         """Tells systemd that the loop turns, twice per period."""
@@ -17085,18 +17154,13 @@ def main(argv: Optional[list[str]] = None) -> int:
         return 2
     if settings.command:
         return run_command(settings)
-    if not settings.data_folder or settings.data_folder == "/path":
-        use_temporary_folder(settings)
+    try:
+        for line in choose_data_folder(settings)[1]:
+            print(line, flush=True)
+    except SettingsError as problem:
+        print(f"blynk_pi: {problem}", file=sys.stderr)
+        return 2
     return Server(settings).run()
-
-
-def use_temporary_folder(settings: Settings) -> None:
-    """No data folder was given: the Java server's words and its way out (spec 07 §5.2)."""
-    import tempfile
-
-    given, settings.data_folder = settings.data_folder, os.path.join(tempfile.gettempdir(), "blynk")
-    print(f"WARNING : '{given}' does not exists. Please specify correct -dataFolder parameter.")
-    print(f"Your data may be lost during server restart. Using temp folder : {settings.data_folder}", flush=True)
 
 
 if __name__ == "__main__":

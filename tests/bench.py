@@ -390,6 +390,7 @@ def measure_start(bench):
                 connect(HOST, bench.own.https_port).close()
                 break
             except OSError:
+                assert bench.own.running, f"the server ended:\n{bench.own.log()[-2000:]}"
                 time.sleep(0.001)
         times.append(time.monotonic() - began)
         bench.own.wait_listening()
@@ -483,16 +484,16 @@ def rate_row(name, rate, messages, cpu, java, factor, note=""):
 def measure_store(bench):
     """Boards to the server, nobody watching."""
     _, tokens = bench.prepare()
-    scale = 0.2 if bench.quick else 1
+    scale = 1 if bench.quick else 4
     for connections, depth, messages, factor in [
-        (1, 1, 100_000, None),
-        (1, 10, 500_000, None),
-        (1, 100, 2_000_000, None),
-        (100, 1, 200_000, 1),
+        (1, 1, 300_000, None),
+        (1, 10, 1_000_000, None),
+        (1, 100, 1_000_000, None),
+        (100, 1, 300_000, 1),
         (100, 10, 1_000_000, 0.5),
-        (100, 100, 2_000_000, None),
+        (100, 100, 1_000_000, None),
     ]:
-        messages = int(messages * scale)
+        messages *= scale
         name = f"store, {connections} board{'s' * (connections > 1)}, depth {depth}"
         java = JAVA.get(("store", connections, depth))
         if bench.load:
@@ -515,15 +516,15 @@ def measure_store(bench):
 def measure_forward(bench):
     """Boards to a TLS app."""
     email, tokens = bench.prepare()
-    scale = 0.2 if bench.quick else 1
+    scale = 1 if bench.quick else 4
     for connections, depth, messages, factor in [
-        (1, 1, 60_000, None),
-        (1, 10, 300_000, 2),
+        (1, 1, 150_000, None),
+        (1, 10, 500_000, 2),
         (1, 100, 600_000, 2),
-        (100, 1, 60_000, None),
-        (100, 10, 300_000, None),
+        (100, 1, 150_000, None),
+        (100, 10, 500_000, None),
     ]:
-        messages = int(messages * scale)
+        messages *= scale
         name = f"forward, {connections} board{'s' * (connections > 1)}, depth {depth}"
         java = JAVA.get(("forward", connections, depth))
         if bench.load:
@@ -548,13 +549,13 @@ def measure_forward(bench):
         pusher.join()
         counter.join()
         note = "" if got >= sent * 0.999 else f"{got / sent:.0%} arrived"
-        yield rate_row(name, got / max(seconds, 1e-9), int(got) or 1, cpu, java, factor, note)
+        yield rate_row(name, got / max(seconds, until_last), int(got) or 1, cpu, java, factor, note)
 
 
 def measure_command(bench):
     """A TLS app to one board."""
     email, tokens = bench.prepare()
-    messages = 20_000 if bench.quick else 100_000
+    messages = 30_000 if bench.quick else 200_000
     for depth in (1, 10):
         name, java = f"command, app to board, depth {depth}", JAVA.get(("command", 1, depth))
         if bench.load:
@@ -641,6 +642,33 @@ def measure_handshake(bench):
     yield Row("TLS handshake", (bench.cpu() - cpu) / count * 1000, "ms CPU")
 
 
+def measure_graphs(bench):
+    """A day of minutes out of a month of them, 200 pins, asked for by an app over TLS."""
+    if bench.own is None:
+        return
+    email, _ = bench.prepare()
+    app = bench.app()
+    graph = {"type": "ENHANCED_GRAPH", "id": 77, "width": 8, "height": 4}
+    graph["dataStreams"] = [{"targetId": 0, "pin": {"pin": 1, "pinType": "VIRTUAL"}}]
+    assert app.ask("CREATE_WIDGET", 1, graph) == OK
+    folder = os.path.join(bench.own.data, "data", email)
+    os.makedirs(folder, exist_ok=True)
+    first = int(time.time()) // 60 * 60_000 - 43_200 * 60_000
+    month = b"".join(struct.pack(">dq", 20 + n % 100 * 0.37, first + n * 60_000) for n in range(43_200))
+    for pin in range(200):
+        with open(os.path.join(folder, f"history_1-{pin // 50}_v{pin % 50}_minute.bin"), "wb") as file:
+            file.write(month)
+    took = []
+    for _ in range(50 if bench.quick else 300):
+        began = time.perf_counter()
+        assert isinstance(app.ask("GET_ENHANCED_GRAPH_DATA", "1", "77", "DAY"), bytes)
+        took.append((time.perf_counter() - began) * 1000)
+    assert app.ask("DELETE_WIDGET", 1, 77) == OK
+    app.close()
+    yield Row("graph, a day out of a month, 200 pins: median", statistics.median(took), "ms", 5)
+    yield Row("graph, p99", sorted(took)[len(took) * 99 // 100], "ms")
+
+
 MEASURES = (
     ("start", measure_start),
     ("memory", measure_memory),
@@ -650,6 +678,7 @@ MEASURES = (
     ("command", measure_command),
     ("latency", measure_latency),
     ("http", measure_http),
+    ("graphs", measure_graphs),
     ("handshake", measure_handshake),
 )
 

@@ -222,12 +222,12 @@ class Uno:
 class Bridge:
     """A running blynk-ser.py and what it says."""
 
-    def __init__(self, *arguments, python=sys.executable, environment=None):
+    def __init__(self, *arguments, python=sys.executable, environment=None, prefix=()):
         env = dict(os.environ, HOME="/nonexistent", PYTHONUNBUFFERED="1", JOURNAL_STREAM="test")
         env.pop("NOTIFY_SOCKET", None)
         env.update(environment or {})
         self.process = subprocess.Popen(
-            [python, PROGRAM, *map(str, arguments)],
+            [*prefix, python, PROGRAM, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

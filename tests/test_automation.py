@@ -155,6 +155,19 @@ def test_what_changed_has_seen_last_survives(make_server, end):
     hw.expect("vw 2 new", id=888)
 
 
+def test_changed_costs_one_journal_record_a_second(machine):
+    m = machine("2027-06-01 12:00", eventor(rule(1, "CHANGED", setpin(2, "x"))))
+    project, automation = m.account.projects[1], m.server.automation
+    for round_ in range(2):
+        m.server.ledger.operations.clear()
+        m.settle()
+        for n in range(50):
+            automation.on_value(project, 0, "v", 1, f"{round_}.{n}", "http")
+        records = [record for record in m.server.ledger.operations if record[0] == "c"]
+        assert [record[-1] for record in records] == [f"{round_}.49"]
+    m.stop()
+
+
 def test_rules_hear_apps_and_http_but_not_themselves(house):
     rules = rule(1, "GT", setpin(2, "a"), value=5), rule(2, "STR_EQUAL", setpin(3, "never"), value="a")
     house.app.add_widget(1, eventor(*rules))
@@ -893,6 +906,32 @@ def test_and_when_winter_comes_also_over_a_restart(machine):
     m.until("2027-11-01 12:00")
     assert m.times() == ["10-30 05:30:00", "11-01 06:30:00"]
     assert m.rules[0]["triggerTime"]["time"] == of_day("06:30")
+    m.stop()
+
+
+def test_a_rule_that_is_saved_again_means_what_the_app_shows(machine):
+    m = machine("2027-03-26 12:00", berlin("06:30", 1, 5))  # Mondays and Fridays at 07:30
+    stale = dict(m.rules[0]["triggerTime"])
+    m.until("2027-03-28 12:00")  # summer has come, the rule has not run since
+    shown = m.rules[0]["triggerTime"]
+    assert (shown["time"], shown["savedOffset"]) == (of_day("05:30"), 7200)
+    project = m.account.projects[1]
+
+    def save(**trigger):
+        new = time_rule(0, setpin(1, "on"), days=(1, 5), zone="Europe/Berlin")
+        new["triggerTime"].update(trigger)
+        project.document["widgets"] = [blynk_pi.read_document("WIDGET", eventor(new))]
+        project.changed()
+        return m.rules[0]["triggerTime"]["time"]
+
+    for trigger in (dict(shown), stale):  # as it is, or from a page that has been open since winter
+        project.find("EVENTOR")["rules"] = [{**m.rules[0], "triggerTime": dict(shown)}]
+        project.changed()
+        assert save(**trigger) == of_day("05:30")
+    assert save(time=of_day("06:00")) == of_day("06:00")  # a phone drops the field
+    assert save(**{**stale, "time": of_day("09:15")}) == of_day("09:15")  # edited: today's offset
+    m.until("2027-03-30 00:00")
+    assert m.times() == ["03-29 09:15:00"]
     m.stop()
 
 

@@ -1,6 +1,9 @@
+# ruff: noqa: F401, F811  (fixtures are imported by name)
 """The serial bridge: boards on pseudo-terminals at line speed, a simulated Uno, and the real server."""
 
+import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -9,11 +12,10 @@ import threading
 import time
 
 import pytest
-from boards import PROGRAM, Board, Bridge, Cable, RawServer, Uno, program
+from boards import PROGRAM, Board, Bridge, Cable, RawServer, Uno, place, program
 from clients import OK, until
 from servers import HOST, cpu_seconds_of, free_ports, rss_kb_of
 
-pytest_plugins = ("boards",)
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
 pytest.importorskip("serial")
 
@@ -529,6 +531,96 @@ def test_the_board_is_chosen_by_its_usb_id():
     assert ser.matching("hwgrep://pico", [uno, second], False) == [second]
 
 
+class Usb:
+    """The list of ports that pyserial gives, as the test says it: the only thing here that is not real."""
+
+    SITE = """
+import json
+import serial.tools.list_ports as ports
+from serial.tools.list_ports_common import ListPortInfo
+def comports(include_links=False):
+    found = []
+    for row in json.load(open({path!r})):
+        info = ListPortInfo(row[0])
+        info.vid, info.pid, info.serial_number, info.product = row[1:]
+        found.append(info)
+    return found
+ports.comports = comports
+"""
+
+    def __init__(self, place):
+        self.place, self.rows = place, {}
+        self.path = os.path.join(place.folder, "ports.json")
+        os.mkdir(os.path.join(place.folder, "site"))
+        with open(os.path.join(place.folder, "site", "sitecustomize.py"), "w") as file:
+            file.write(self.SITE.format(path=self.path))
+        self.environment = {"PYTHONPATH": os.path.join(place.folder, "site")}
+        self.list()
+
+    def list(self):
+        with open(self.path + ".new", "w") as file:
+            json.dump(list(self.rows.values()), file)
+        os.rename(self.path + ".new", self.path)
+
+    def board(self, name, vid, pid, number, product):
+        """Plugs in a new board; returns its cable."""
+        self.rows[number] = [os.path.join(self.place.folder, name), vid, pid, number, product]
+        self.list()
+        return self.place.keep(Cable(self.place.folder, name))
+
+    def move(self, cable, name, number):
+        """Pulls a board out and plugs it in somewhere else."""
+        row = self.rows.pop(number)
+        self.list()
+        cable.unplug()
+        self.rows[number] = [os.path.join(self.place.folder, name), *row[1:]]
+        self.list()
+        cable.plug(name)
+
+
+def test_every_board_that_is_plugged_in_gets_its_bridge(place, house):
+    usb = Usb(place)
+    uno = usb.board("ttyV0", 0x2341, 0x43, "A1", "Arduino Uno")
+    usb.board("ttyV5", 0x10C4, 0xEA60, "Z1", "Sonoff Zigbee Dongle")
+    port = house.server.http_port
+    bridge = place.keep(Bridge("--all", "-s", f"{HOST}:{port}", environment=usb.environment))
+    bridge.expect("[ttyV0] port open, 9600 baud (Arduino Uno")
+    assert Board(uno).start(house.tokens[0]) == OK
+    pico = usb.board("ttyV1", 0x2E8A, 0x0A, "P1", "Pico")
+    bridge.expect("[ttyV1] port open")
+    assert Board(pico).start(house.tokens[1]) == OK
+    usb.move(uno, "ttyV2", "A1")
+    bridge.expect("[ttyV0] board gone")
+    bridge.expect("[ttyV2] port open")
+    assert Board(uno).start(house.tokens[0]) == OK
+    assert "ttyV5" not in bridge.log
+
+
+def test_the_only_board_is_found_and_followed(place, house):
+    usb = Usb(place)
+    nano = usb.board("ttyV0", 0x1A86, 0x7523, "N1", "USB Serial")
+    bridge = place.keep(Bridge("-s", f"{HOST}:{house.server.http_port}", environment=usb.environment))
+    bridge.expect("[ttyV0] port open")
+    assert Board(nano).start(house.tokens[0]) == OK
+    usb.move(nano, "ttyV1", "N1")
+    bridge.expect("[ttyV1] port open")
+    assert Board(nano).start(house.tokens[0]) == OK
+
+
+def test_a_native_usb_board_is_not_paced(place, house):
+    usb = Usb(place)
+    leonardo = usb.board("ttyV0", 0x2341, 0x8036, "L1", "Arduino Leonardo")
+    bridge = place.keep(Bridge("-s", f"{HOST}:{house.server.http_port}", environment=usb.environment))
+    bridge.expect("port open")
+    board = Board(leonardo)
+    assert board.start(house.tokens[0]) == OK
+    began = time.monotonic()
+    for n in range(40):
+        house.app.send(f"1-0 vw 1 {n}")
+    board.expect("vw 1 39")
+    assert time.monotonic() - began < 2  # paced, it would be three seconds
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # The command line, signals, systemd
 # ---------------------------------------------------------------------------------------------------------------
@@ -689,6 +781,62 @@ def test_the_question_is_one_a_zeroconf_peer_understands():
     packet = zeroconf.DNSIncoming(ser.dns_query((("_blynk._tcp.local", 12), ("blynk.local", 1))))
     assert packet.valid
     assert [(q.name, q.type) for q in packet.questions] == [("_blynk._tcp.local.", 12), ("blynk.local.", 1)]
+
+
+@pytest.fixture
+def two_networks():
+    """Two computers on one cable: the commands that run something on each."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("takes root and ip")
+    names = [f"ser-{os.getpid()}-{n}" for n in range(2)]
+    for name in names:
+        if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
+            pytest.skip("no network namespaces on this machine")
+    try:
+        link = ["ip", "link", "add", "eth0", "netns", names[0], "type", "veth", "peer", "name", "eth0", "netns"]
+        subprocess.run([*link, names[1]], check=True)
+        for n, name in enumerate(names):
+            setup = f"ip link set lo up; ip link set eth0 up; ip addr add 10.213.8.{n + 1}/24 dev eth0"
+            setup += "; ip route add 224.0.0.0/4 dev eth0"
+            subprocess.run(["ip", "netns", "exec", name, "sh", "-c", setup], check=True)
+        yield [["ip", "netns", "exec", name] for name in names]
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+@pytest.mark.slow
+def test_a_bridge_with_no_server_named_finds_the_real_one(two_networks, make_server, place):
+    pytest.importorskip("zeroconf")
+    (port,) = free_ports(1)
+    settings = {"server_host": "", "server_listen": "", "discovery_mode": "zeroconf", "ports_http": port}
+    server = make_server(**dict(settings, server_listen=HOST, discovery_mode="off"))
+    app = server.app()
+    app.make_project(1)
+    token = app.token()
+    server.stop()
+    server.write_settings(**settings)
+    process = subprocess.Popen([*two_networks[0], *server.command()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        cable = place.keep(Cable(place.folder))
+        bridge = place.keep(Bridge("-c", cable.path, prefix=two_networks[1]))
+        bridge.expect("port open")
+        board = Board(cable)
+        until(lambda: asks_in(board, token), 40, "the board's login")
+        bridge.expect(f"found on the network at 10.213.8.1:{port}")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def asks_in(board, token):
+    """One login, as a board repeats it; true when it was accepted."""
+    send_login(board, token)
+    try:
+        board.expect_status(OK, 1, timeout=3)
+    except AssertionError:
+        return False
+    return True
 
 
 # ---------------------------------------------------------------------------------------------------------------

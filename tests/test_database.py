@@ -142,7 +142,7 @@ def link(tmp_path, postgres):
         one.desk.close()
 
 
-# -- the pieces ----------------------------------------------------------------------------------------------------------
+# -- the pieces --------------------------------------------------------------------------------------------------------
 
 
 def test_accounts_are_mirrored_with_all_columns_and_written_over(link, postgres):
@@ -335,7 +335,7 @@ def test_without_the_driver_the_server_goes_on(tmp_path, monkeypatch, capsys):
     desk.close()
 
 
-# -- two servers behind one database -------------------------------------------------------------------------------------
+# -- two servers behind one database -----------------------------------------------------------------------------------
 
 
 def test_a_board_at_the_wrong_server_is_sent_to_the_right_one(make_server, postgres):

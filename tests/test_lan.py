@@ -557,6 +557,7 @@ exec "$@"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0 or not all(map(shutil.which, ("avahi-daemon", "avahi-browse", "ip"))),
     reason="takes root, avahi-daemon, avahi-browse and ip",

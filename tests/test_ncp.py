@@ -1,3 +1,4 @@
+# ruff: noqa: F401, F811  (fixtures are imported by name)
 """Blynk.NCP: a microcontroller of our own, written from the protocol's description alone, against blynk-ser.py --ncp.
 
 mcu.call(NCP_PING)                        a call, its RESULT checked; calls that come meanwhile are served
@@ -16,11 +17,10 @@ import time
 import zlib
 
 import pytest
-from boards import Bridge, Cable, RawServer, program
+from boards import Bridge, Cable, RawServer, place, program
 from clients import until, widget
 from servers import HOST
 
-pytest_plugins = ("boards",)
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")
 pytest.importorskip("serial")
 

@@ -63,9 +63,14 @@ def test_boards_speak_over_tls_and_websockets_too(make_server):
     assert tab.project(1)["name"] == "Project 1"
 
 
-def test_the_first_start_makes_a_certificate_of_its_own(make_server, folder):
+def test_the_first_start_makes_a_certificate_of_its_own_and_the_next_finds_it(folder):
     server = Server(folder)  # no certificate given
-    server.start()
-    app = server.app()
-    assert app.ask("PING") == OK
-    server.stop()
+    certificates = set()
+    for _ in range(2):
+        server.start()
+        with server.unknown() as peer:
+            certificates.add(peer.sock.getpeercert(binary_form=True))
+        assert server.app().ask("PING") == OK
+        server.stop()
+    assert len(certificates) == 1
+    server.check_log()

@@ -215,7 +215,7 @@ export function sourceFields(holder, project) {
   return rows(t("Pins to log"), sources, (source) => {
     source.reportDataStreams ||= source.dataStreams || [];
     delete source.dataStreams;
-    return h("details", { open: !source.reportDataStreams.length }, h("summary", null, t("{0} pins of {1} devices", source.reportDataStreams.length, (source.deviceIds || []).length)),
+    return h("details", { open: !source.reportDataStreams.some((s) => s.pin >= 0) }, h("summary", null, t("{0} pins of {1} devices", source.reportDataStreams.length, (source.deviceIds || []).length)),
       checks(t("Devices"), project.devices.map((d) => [d.id, d.name || `#${d.id}`]), source.deviceIds || [], (ids) => { source.deviceIds = ids; }),
       rows(t("Pins"), source.reportDataStreams, (stream) => h("div", null, pinInput(stream, t("Pin"), { pwm: false }), field(t("Title"), tie(h("input", { value: stream.label ?? "" }), (v) => { stream.label = v; }))),
         () => ({ pin: -1, label: "", isSelected: true }), () => {}));

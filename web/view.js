@@ -105,17 +105,20 @@ export class View {
    * the last one is always sent; with "send on release" only the last.
    */
   sender(index = 0) {
-    let next = 0, timer = 0, kept = null;
+    let next = 0, timer = 0, kept = null, sent = null;
     this.cleanups.push(() => clearTimeout(timer));
     const go = () => {
       timer = 0;
       next = Date.now() + Math.max(WRITE_PAUSE, Number(this.w.frequency) || 0);
       const value = kept;
       kept = null;
-      if (value !== null) this.send(value, index);
+      if (value === null) return;
+      sent = value;
+      this.send(value, index);
     };
     return (value, last = false) => {
       if (this.w.sendOnReleaseOn && !last) return;
+      if (value === sent && kept === null && this.state.values[index] === value) return;      // let go where it was
       kept = value;
       const pause = next - Date.now();
       if (pause <= 0) { clearTimeout(timer); go(); }

@@ -22,8 +22,8 @@ function pressable(view, el) {
   const press = (event) => {
     if (!view.w.pushMode || held || event.button > 0) return;
     held = true;
-    if (event.pointerId !== undefined) el.setPointerCapture?.(event.pointerId);
     view.send(onValue(view.w));
+    if (event.pointerId) el.setPointerCapture(event.pointerId);       // let go beside the button counts too
   };
   const release = () => {
     if (!held) return;
@@ -383,7 +383,7 @@ export function drawTimeInput(view) {
     const result = await dialog(view.name, (close) => {
       const part = (label, value) => {
         const kind = select([["", t("never")], ["time", t("at a time")],
-          ...(w.isSunsetSunriseAllowed ? [["sr", t("sunrise")], ["ss", t("sunset")]] : [])], value in SUN ? value : value === "" ? "" : "time");
+          ...(w.isSunsetSunriseAllowed || value in SUN ? [["sr", t("sunrise")], ["ss", t("sunset")]] : [])], value in SUN ? value : value === "" ? "" : "time");
         const at = h("input", { type: "time", step: 1, value: value && !(value in SUN) ? clock(Number(value)) : "" });
         at.addEventListener("input", () => { kind.value = "time"; });
         return { row: h(".row", null, field(label, at), field(t("When"), kind)),
