@@ -319,7 +319,7 @@ def read_command_line(argv: list[str]) -> Options:
         else:
             parser.add_argument(*flags, type={"str": str, "int": int, "float": float}[kind], metavar=kind, **common)
     parser.add_argument("--version", action="version", version=VERSION)
-    given = vars(parser.parse_args(argv))
+    given = vars(parser.parse_args(list(joined_tokens(argv))))
     options = Options()
     options.given = set(given)
     for name, value in given.items():
@@ -330,6 +330,13 @@ def read_command_line(argv: list[str]) -> Options:
         options.comm = ("all",)
     options.check()
     return options
+
+
+def joined_tokens(argv: list[str]) -> Iterator[str]:
+    """--token X as one word: a token may begin with a dash, which argparse takes for an option."""
+    words = iter(argv)
+    for word in words:
+        yield f"--token={next(words, '')}" if word == "--token" else word
 
 
 def settings_path(named: str) -> str:
@@ -1622,6 +1629,7 @@ class Worker:
 
     __slots__ = (
         "program", "loop", "spec", "identity", "strict", "options", "alias", "info", "line", "state", "attempt",
+        "look_again", "released_until",
         "timer", "opening", "reset_done", "counts", "last_error", "settle_until", "stopped", "link", "one_shot",
         "told",
     )  # fmt: skip
@@ -1635,6 +1643,8 @@ class Worker:
         self.line: Optional[Line] = None
         self.state = ""
         self.attempt = 0
+        self.look_again = False
+        self.released_until = 0.0
         self.timer: Optional[Timer] = None
         self.opening: Optional[object] = None
         self.reset_done = False
@@ -1697,6 +1707,8 @@ class Worker:
         if self.stopped or self.line is not None or self.opening is not None:
             return
         self._cancel_timer()
+        self.program.watch_devices()  # before we look, so that what comes while we do is not missed
+        self.look_again = False
         mark = self.opening = object()
 
         def done(result: Any, error: Optional[BaseException]) -> None:
@@ -1725,27 +1737,26 @@ class Worker:
 
     def _not_opened(self, error: BaseException) -> None:
         self.last_error = str(error) or "not plugged in"
+        if self.options.once:
+            self.program.finish(EXIT_FAILED)
         if not str(error):
             self.become(f"waiting for {self.spec}" if self.spec not in ("auto", "all") else "waiting for a board")
-            self.program.watch_devices()
-            if self.spec.startswith("/dev/") and os.name != "nt":
-                return  # the watch on /dev wakes us
-            delay = 30.0 if os.name != "nt" else 5.0
+            delay = 30.0 if os.name != "nt" else 5.0  # the watch on /dev wakes us; this is for what it cannot see
         elif isinstance(error, PortError) and error.busy:
             self.become(str(error))
             delay = BUSY_RETRY
         else:
-            self.become(str(error) if isinstance(error, PortError) else repr(error), 0)
+            if self.attempt >= 2 or "permission" not in str(error):  # udev gives them a moment after the port is there
+                self.become(str(error) if isinstance(error, PortError) else repr(error), 0)
             delay = PORT_RETRY[min(self.attempt, len(PORT_RETRY) - 1)]
             self.attempt += 1
-            self.program.watch_devices()
-        if self.options.once:
-            self.program.finish(EXIT_FAILED)
-        self.timer = self.loop.call_later(delay, self._open)
+        self.timer = self.loop.call_later(0.05 if self.look_again else delay, self._open)
 
     def devices_changed(self) -> None:
         """Something was plugged in or out."""
-        if self.line is None and self.opening is None:
+        if self.opening is not None:
+            self.look_again = True
+        elif self.line is None and self.loop.now >= self.released_until:
             self._open()
 
     def _adopt(self, info: PortInfo, port: Any) -> None:
@@ -1812,7 +1823,6 @@ class Worker:
             return
         if self.options.once:
             self.program.finish(EXIT_FAILED)
-        self.program.watch_devices()
         self.timer = self.loop.call_later(PORT_RETRY[0], self._open)
 
     def _cancel_timer(self) -> None:
@@ -1825,6 +1835,7 @@ class Worker:
         if self.one_shot:
             return
         self._close()
+        self.released_until = self.loop.now + seconds
         self.become(f"port released for {seconds:g} s")
         self.timer = self.loop.call_later(seconds, self._open)
 
@@ -3865,7 +3876,7 @@ class Program:
         self.workers: list[Worker] = []
         self.exit_code = EXIT_SIGNAL
         self.follow = False  # new boards are taken in (-c all, patterns)
-        self.scanning = False
+        self.scanning = self.scan_again = False
         self.watch_timer: Optional[Timer] = None
         self.seen: tuple[int, ...] = ()
         self.listener: Optional[socket.socket] = None
@@ -3910,16 +3921,17 @@ class Program:
         for worker in self.workers:
             worker.start()
         if self.follow:
-            self._scan()
             self.watch_devices()
+            self._scan()
             if not self.workers:
                 log.write(1, "", "no board yet: waiting for one to be plugged in")
 
     def _scan(self) -> None:
         """-c all: a worker for each board that has none yet."""
         if self.scanning:
+            self.scan_again = True
             return
-        self.scanning = True
+        self.scanning, self.scan_again = True, False
 
         def done(ports: Any, error: Optional[BaseException]) -> None:
             self.scanning = False
@@ -3929,6 +3941,8 @@ class Program:
                 if port.identity not in known and port.device not in paths:
                     speed = next((split_speed(text)[1] for text in self.options.comm if text.startswith("all")), 0)
                     self.add(port.device, port, speed, strict=True).start()
+            if self.scan_again:
+                self._scan()
 
         self.loop.work(plugged_in, done=done)
 

@@ -44,7 +44,7 @@ import sys
 if __name__ == "__main__" and hasattr(os, "memfd_create") and "BLYNK_PI_FILE" not in os.environ:
     # A script that Python compiles at start keeps megabytes of compiler leftovers. Hand the compiled code to a fresh
     # interpreter through memory: no cache file to go stale, no write to the card, and it works in a read-only folder.
-    # Docstrings of functions stay behind (before 3.13, where their place in the code is known).
+    # Docstrings of functions stay behind (before 3.14, where their place in the code is known).
     import marshal
 
     def _without_docstrings(code: Any) -> Any:
@@ -53,24 +53,24 @@ if __name__ == "__main__" and hasattr(os, "memfd_create") and "BLYNK_PI_FILE" no
             kept[0] = None
         return code.replace(co_consts=tuple(kept))
 
-    _code = sys._getframe().f_code
-    if sys.version_info < (3, 13):
-        _code = _without_docstrings(_code)
-    _fd = os.memfd_create("blynk_pi", 0)
-    with os.fdopen(os.dup(_fd), "wb") as _file:
-        marshal.dump(_code, _file)
-    os.lseek(_fd, 0, os.SEEK_SET)
-    os.environ["BLYNK_PI_FILE"] = os.path.abspath(__file__)
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "262144")  # the 16 MB of a password hash go back at once
-    _boot = (
-        "import marshal,os,sys;__file__=os.environ['BLYNK_PI_FILE'];sys.path[0]=os.path.dirname(__file__);"
-        f"_f=open({_fd},'rb');_c=marshal.load(_f);_f.close();exec(_c)"
-    )
     try:
+        _code = sys._getframe().f_code
+        if sys.version_info < (3, 14):
+            _code = _without_docstrings(_code)
+        _fd = os.memfd_create("blynk_pi", 0)
+        with os.fdopen(os.dup(_fd), "wb") as _file:
+            marshal.dump(_code, _file)
+        os.lseek(_fd, 0, os.SEEK_SET)
+        os.environ["BLYNK_PI_FILE"] = os.path.abspath(__file__)
+        os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+        os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "262144")  # the 16 MB of a password hash go back at once
+        _boot = (
+            "import marshal,os,sys;__file__=os.environ['BLYNK_PI_FILE'];sys.path[0]=os.path.dirname(__file__);"
+            f"_f=open({_fd},'rb');_c=marshal.load(_f);_f.close();exec(_c)"
+        )
         os.execv(sys.executable, [sys.executable, "-c", _boot, *sys.argv])
-    except OSError:  # no such luck: go on in this process
-        os.close(_fd)
+    except (OSError, ValueError):  # a system that does not allow it: go on in this process
+        os.environ.pop("BLYNK_PI_FILE", None)
 
 import base64
 import errno
@@ -4970,6 +4970,7 @@ HISTORY_PERIODS = (("minute", 60_000), ("hourly", 3_600_000), ("daily", 86_400_0
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 RECORD = struct.Struct(">dq")  # average, start of the period in ms UTC (spec 05 §5.5)
 LIVE_POINTS = 60
+LAST_MS = 250_000_000_000_000  # a timestamp beyond (the year 9892) is no date any more
 FILE_KEEPS_ORDER = (1440, 48, 7)  # per period: a record late by at most so many periods is put in its place
 CLOCK_NOT_SET = 1_451_606_400_000  # ms; 2016: a clock that shows less has not been set yet
 CLOCK_PATIENCE = 600.0  # seconds to wait for a clock that went back by more than a day before it is believed
@@ -5839,12 +5840,8 @@ def safe_name(name: str) -> str:
 
 def csv_folder(settings: Settings) -> str:
     """The folder of exports and reports, made if need be (spec 05 §1). Errors: OSError."""
-    folder: str = settings.data_csv_folder
-    if not folder:
-        import tempfile
-
-        folder = os.path.join(tempfile.gettempdir(), "blynk")
-    os.makedirs(folder, exist_ok=True)
+    folder: str = settings.data_csv_folder or os.path.join(temp_folder(), "blynk")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
     return folder
 
 
@@ -6097,6 +6094,9 @@ class RawData:
         if len(self.waiting) >= RAW_LIMIT:
             self.dropped += 1
             return
+        if not text.isascii():
+            text = encode(text).decode()  # a lone surrogate would spoil its whole batch, and so would a wild timestamp
+        ms = min(max(ms, 0), LAST_MS)
         self.waiting.append((account.email, account.app, project_id, device_id, letter, pin, text, ms))
 
     def tick(self) -> None:
@@ -6568,7 +6568,7 @@ class Database:
             account.email, account.app, self.server.settings.server_region, self.server.host,
             user.get("name"), user.get("pass"), user.get("lastModifiedTs", 0), user.get("lastLoggedAt", 0),
             user.get("lastLoggedIP"), user.get("isFacebookUser", False), user.get("isSuperAdmin", False),
-            min(user.get("energy", 0), 2147483647), to_json(account.profile()),
+            min(user.get("energy", 0), 2147483647), encode(to_json(account.profile())).decode(),
         )  # fmt: skip
         if self.save_timer is None:
             self.save_timer = self.loop.call_later(1.0, self._save_users)
@@ -9299,7 +9299,6 @@ REPORT_POINTS = {"MINUTE": (0, 1440), "HOURLY": (1, 24), "DAILY": (2, 1)}  # ind
 REPORT_WORDS = {"ONE_TIME": "One time", "DAILY": "Daily", "WEEKLY": "Weekly", "MONTHLY": "Monthly"}
 REPORT_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTH_ENDS = {"FIRST": "first", "LAST": "last"}
-LAST_MS = 250_000_000_000_000  # a timestamp beyond is no date any more
 NOT_IN_NAMES = frozenset('\\/:*?"<>| ')
 
 
@@ -10768,7 +10767,9 @@ def on_load_profile(session: AppSession, id: int, body: bytes) -> Any:
 
 
 def pack_json(document: Any) -> bytes:
-    return zlib.compress(encode(to_json(document)))
+    """zlib of a document as apps see it: what the rules remember of a zone's offset is not theirs."""
+    head, *rest = to_json(document).split(',"savedOffset":')  # inside a text its quotes would be escaped
+    return zlib.compress(encode(head + "".join(part.lstrip("-0123456789") for part in rest)))
 
 
 def checked_json(session: AppSession, text: str, limit_kb: int) -> str:

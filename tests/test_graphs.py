@@ -229,3 +229,20 @@ def test_a_read_only_history_folder_is_named_and_everything_else_goes_on(make_se
         assert stream[0][0] == 5.0
     finally:
         subprocess.run(["umount", "-l", folder], check=False)
+
+
+@pytest.mark.slow
+def test_the_folder_of_a_java_server_is_carried_on(make_server, java_data):
+    server = make_server(start=False, data=java_data)
+    for home, _, names in os.walk(server.data):
+        for path in (home, *(os.path.join(home, name) for name in names)):
+            os.chmod(path, 0o700)
+    server.start()
+    folder = os.path.join(server.data, "data", "anna@example.com")
+
+    def last(kind):
+        with open(os.path.join(folder, f"history_1-0_v5_{kind}.bin"), "rb") as file:
+            return struct.unpack(">dq", file.read()[-16:])
+
+    until(lambda: last("daily") == (22.625, 1795132800000), 70, "the Java server's unfinished averages")
+    assert last("minute") == (23.0, 1795193820000) and last("hourly") == (22.625, 1795190400000)

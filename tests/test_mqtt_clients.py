@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import pytest
+from clients import until
 from servers import HOST
 
 pytestmark = pytest.mark.skipif(not shutil.which("mosquitto_pub"), reason="mosquitto-clients is not installed")
@@ -21,17 +22,17 @@ def test_mosquitto_pub_writes_a_value(server, house):
 
 def test_mosquitto_sub_hears_the_app(server, house):
     arguments = ["-h", HOST, "-p", str(server.mqtt_port), "-u", house.email, "-P", house.tokens[0]]
-    listener = subprocess.Popen(
-        ["mosquitto_sub", *arguments, "-t", "hardware", "-C", "1", "-d"], stdout=subprocess.PIPE, text=True, bufsize=1
-    )
+    command = ["mosquitto_sub", *arguments, "-t", "hardware", "-C", "1"]
+    listener = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        for line in listener.stdout:
-            if "Subscribed" in line:
-                house.app.send("1-0 vw 5 99")
-            if line.strip() == "vw 5 99":
-                break
-        else:
-            raise AssertionError("nothing was heard")
-        assert listener.wait(20) == 0
+
+        def heard():
+            house.app.send("1-0 vw 5 99")
+            return listener.poll() is not None
+
+        until(heard, what="the end of mosquitto_sub")
+        assert listener.stdout.read() == "vw 5 99\n"
+        assert listener.returncode == 0
     finally:
         listener.kill()
+        listener.stdout.close()

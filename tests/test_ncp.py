@@ -6,6 +6,7 @@ mcu.oneway("virtualWrite", 1, b"42")
 mcu.expect_state(5); mcu.expect_pin(4, b"77")
 """
 
+import base64
 import hashlib
 import os
 import queue
@@ -1056,6 +1057,24 @@ def test_a_firmware_is_written_and_checked(update):
     assert loader.offers == [["firmware.bin", len(IMAGE), "sensor", "2.0.0", "Feb  2 2026"]]
     loader.mcu.bring_up(version="2.0.0", build="Feb  2 2026")
     loader.bridge.expect("board runs 2.0.0 now")
+
+
+def test_a_firmware_uploaded_to_the_real_server_reaches_the_board(online, house):
+    mcu, _, bridge = online
+    loader = Loader(mcu, bridge)
+    head = '--XX\r\nContent-Disposition: form-data; name="upfile"; filename="fw.bin"\r\n'
+    body = f"{head}Content-Type: application/octet-stream\r\n\r\n".encode() + IMAGE + b"\r\n--XX--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=XX"}
+    headers["Authorization"] = "Basic " + base64.b64encode(b"admin@blynk.cc:admin").decode()
+    with house.server.http(tls=True) as web:
+        answer = web.post(f"/admin/ota/start?token={house.tokens[0]}", body, headers)
+        assert answer.status == 200, answer.text
+    assert loader.run() is True
+    assert loader.image == IMAGE
+    mcu.states.clear()
+    mcu.bring_up(version="2.0.0", build="Feb  2 2026")
+    bridge.expect("board runs 2.0.0 now")
+    mcu.expect_state(5)
 
 
 def test_an_unwanted_firmware_is_not_sent(update):

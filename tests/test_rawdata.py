@@ -73,6 +73,16 @@ def test_sqlite_keeps_numbers_and_texts_of_the_same_millisecond(raw, tmp_path):
     assert (1, 2, "d", 13, ms, 7.0) in rows(tmp_path / "raw_data.db")
 
 
+@pytest.mark.parametrize("ms", [-1, 1 << 70])
+def test_wild_timestamps_and_broken_text_do_not_stop_the_store(raw, tmp_path, ms):
+    desk = raw("sqlite")
+    put(desk, "\ud800 half a pair", ms=ms)
+    put(desk, "2")
+    written(desk)
+    assert "raw data" not in desk.health
+    assert 2.0 in [row[-1] for row in rows(tmp_path / "raw_data.db")]
+
+
 def test_sqlite_goes_on_after_a_restart_and_after_a_kill(raw, tmp_path):
     first = raw("sqlite")
     put(first, "1")

@@ -98,6 +98,7 @@ export function graphPoints(bytes) {
       points.push({ value: view.getFloat64(at), ts: Number(view.getBigInt64(at + 8)) });
     }
     streams.push(points);
+    if (left > 0) break;                  // cut off
   }
   return streams;
 }

@@ -71,7 +71,7 @@ export function pinInput(stream, label, { pwm = true } = {}) {
     if (ok) stream.pinType = LETTERS[letter];
     else delete stream.pinType;
     pwmRow.hidden = !pwm || letter !== "d";
-    stream.pwmMode = letter === "d" && pwmBox.checked;
+    if (pwm) stream.pwmMode = letter === "d" && pwmBox.checked;
     number.disabled = !letter;
     number.required = Boolean(letter);
   };
