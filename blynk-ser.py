@@ -123,10 +123,23 @@ BOARDS = (
 NOT_BOARDS = ("zigbee", "z-wave", "zwave", "modem", "gps", "conbee", "sonoff", "ups")
 
 
+TOKEN_BYTES = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_")
+
+
 def short_token(token: bytes) -> str:
     """The ends of a token, enough to recognise it, useless to a reader of the log: `abcd…wxyz`."""
     text = token.decode("latin-1")
     return f"{text[:4]}…{text[-4:]}" if len(text) > 12 else "…"
+
+
+def shown(data: bytes) -> str:
+    """A body or a line for the log: blanks for NULs, nothing that moves a terminal's cursor, tokens by their ends."""
+    words = []
+    for word in data.split(b"\0"):
+        is_token = len(word) == 32 and all(c in TOKEN_BYTES for c in word)
+        text = short_token(word) if is_token else word.decode("utf-8", "replace")
+        words.append("".join(c if c.isprintable() else "·" for c in text))
+    return " ".join(words)
 
 
 def status_text(status: int) -> str:
@@ -317,7 +330,8 @@ def read_command_line(argv: list[str]) -> Options:
         elif isinstance(kind, tuple):
             parser.add_argument(*flags, choices=kind, type=str if default.islower() else str.upper, **common)
         else:
-            parser.add_argument(*flags, type={"str": str, "int": int, "float": float}[kind], metavar=kind, **common)
+            cast, shown_as = {"str": (str, "TEXT"), "int": (int, "N"), "float": (float, "N")}[kind]
+            parser.add_argument(*flags, type=cast, metavar=shown_as, **common)
     parser.add_argument("--version", action="version", version=VERSION)
     given = vars(parser.parse_args(list(joined_tokens(argv))))
     options = Options()
@@ -362,7 +376,11 @@ def read_settings_file(named: str) -> dict[str, dict[str, str]]:
             parser.read_file(file)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         raise UsageError(f"settings file {path}: {str(error).splitlines()[0]}") from None
-    return {name: dict(parser[name]) for name in parser.sections()}
+    sections = {name: dict(parser[name]) for name in parser.sections()}
+    for name, values in sections.items():
+        if not name.startswith("ncp:"):
+            Options().take(values, name)  # a mistake is said now, not when that board is plugged in
+    return sections
 
 
 def split_host(text: str, default_port: int) -> tuple[str, int]:
@@ -386,7 +404,6 @@ def split_host(text: str, default_port: int) -> tuple[str, int]:
 # ======================================================================================================================
 
 HEADER = struct.Struct(">BHH")
-TOKEN_BYTES = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_")
 DIGITS = frozenset(b"0123456789")
 LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyz")
 MAX_BODY = 1024  # libraries send at most 128 bytes from a small board and 1024 from a big one
@@ -1071,10 +1088,10 @@ class Line:
         try:
             self.port.baudrate = baud
             return True
-        except (OSError, ValueError, OverflowError):
+        except Exception:  # termios.error is no OSError
             try:
                 self.port.baudrate = before
-            except (OSError, ValueError):
+            except Exception:  # the line is gone: the next read tells
                 pass
             return False
 
@@ -1082,7 +1099,7 @@ class Line:
         """Bytes that have not left this computer, as far as it tells."""
         try:
             waiting = 0 if self.is_socket else self.port.out_waiting
-        except (OSError, AttributeError, NotImplementedError):
+        except Exception:  # gone, or a kind of port that does not know
             waiting = 0
         return len(self.out) + int(waiting)
 
@@ -1094,7 +1111,7 @@ class Line:
             self.port.dtr = on
             self.port.rts = on
             return not self._is_pty()
-        except (OSError, ValueError):
+        except Exception:  # ENOTTY, EINVAL, termios.error: no such lines
             return False
 
     def _is_pty(self) -> bool:
@@ -1123,7 +1140,7 @@ class Line:
     def _close_port(self) -> None:
         try:
             self.port.close()
-        except (OSError, ValueError):
+        except Exception:  # it is gone already
             pass
 
     def _lose(self, why: str) -> None:
@@ -1420,17 +1437,31 @@ def fingerprint_of(certificate: bytes) -> str:
     return hashlib.sha256(certificate).hexdigest()
 
 
+def fingerprint_shown(address: tuple[Any, ...]) -> str:
+    """What the server there shows, for the user to compare and to paste."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection(address[:2], CONNECT_TIMEOUT) as sock, context.wrap_socket(sock) as secure:
+            return f" (it shows {fingerprint_of(secure.getpeercert(binary_form=True) or b'')})"
+    except OSError:
+        return ""
+
+
 def start_tls(sock: socket.socket, host: str, options: Options) -> Any:
     """TLS on a connected socket, checked as asked for. Raises ServerError."""
     import hmac
     import ssl
 
+    address = sock.getpeername()
     try:
         secure = tls_context(options).wrap_socket(sock, server_hostname=host)
     except ssl.SSLCertVerificationError as error:
         raise ServerError(
-            f"certificate of {host} is not trusted ({error.verify_message}): give --cert FILE or --fingerprint SHA256, "
-            "or, at your own risk, --insecure"
+            f"certificate of {host} is not trusted ({error.verify_message}): give --cert FILE, or --fingerprint with its "
+            f"SHA-256{fingerprint_shown(address)}, or, at your own risk, --insecure"
         ) from None
     except (ssl.SSLError, ConnectionError) as error:
         if "certificate" not in str(error).lower():
@@ -2013,7 +2044,7 @@ class Bridge(Worker):
     def _text(self, text: bytes) -> None:
         if self.settling:
             return
-        self.say(f"text: {text.decode('utf-8', 'replace')}")
+        self.say(f"text: {shown(text)}")
         self.hint("text", "the sketch prints on the port that Blynk uses: move debug output to another port")
 
     def _trace(self, source: str, command: int, message_id: int, body: Any) -> None:
@@ -2022,7 +2053,7 @@ class Bridge(Worker):
         if command in (LOGIN, HARDWARE_LOGIN):
             text = short_token(body)
         else:
-            text = str(body) if command == RESPONSE else body.decode("utf-8", "replace").replace("\0", " ")
+            text = str(body) if command == RESPONSE else shown(body)
         self.say(f"{source}: {FRAME_NAMES.get(command, command)} {message_id} {text}", 2)
 
     def _board_login(self, command: int, message_id: int, token: bytes) -> None:
@@ -2720,12 +2751,18 @@ class Place:
 # ======================================================================================================================
 #  12  Firmware
 #
-#  The file of an update: fetched whole to a temporary file, measured, its tag read (spec 09 §6).
+#  An update of a Blynk.NCP board: the file, fetched whole to a temporary file, measured, its tag read; and its way to the
+#  board, chunk by chunk (spec 09 §6).
 # ======================================================================================================================
 
 MAX_FIRMWARE = 32 * 1024 * 1024
 DOWNLOAD_TIMEOUT = 30.0
 TAG_START = b"blnkinf\0"
+OTA_AVAILABLE, OTA_WRITE, OTA_FINISH, OTA_CANCEL = 0x0441, 0x0442, 0x0443, 0x0444
+OTA_TRIES, OTA_WAIT = 5, 5.0
+OTA_KEPT = 600.0  # s an accepted update waits for the board to ask for it (it may reboot into a loader first)
+OTA_FRAME_COST = 17  # raw bytes of a chunk's frame that are not the chunk
+AFTER_RESULT = 0.002  # s: what a call sets off follows its RESULT
 
 
 class FirmwareError(Exception):
@@ -2816,6 +2853,196 @@ def read_tag(data: bytes) -> dict[str, str]:
     return pairs
 
 
+class Update:
+    """The way of one firmware at a time from the server to the board (spec 09 §6).
+
+    Phases: "" → fetching → (suspended) → offered → accepted → writing → finishing → applied → "".
+    `ncp` is the board's Ncp: its calls, its words, its end of the session when the board restarts.
+    """
+
+    __slots__ = (
+        "ncp", "phase", "firmware", "offset", "chunk", "tries", "lost", "resume_at", "pause", "patience", "refused_url",
+    )  # fmt: skip
+
+    def __init__(self, ncp: Any) -> None:
+        self.ncp = ncp
+        self.phase = ""
+        self.firmware: Optional[Firmware] = None
+        self.offset = self.chunk = self.tries = 0
+        self.lost = False  # the last chunk's RESULT did not come
+        self.resume_at = 0.0
+        self.pause: Optional[Timer] = None  # otaUpdateSuspend
+        self.patience: Optional[Timer] = None  # accepted, not yet asked for
+        self.refused_url = ""  # what this board did not want: the server offers it at each login
+
+    def fetch(self, url: str) -> None:
+        if self.phase or url == self.refused_url:
+            return
+        self.phase = "fetching"
+        self.ncp.say(f"server offers firmware {url}")
+
+        def done(firmware: Any, error: Optional[BaseException]) -> None:
+            if self.phase != "fetching":
+                if firmware is not None:
+                    firmware.close()
+                return
+            self.phase = ""
+            if error is not None:
+                self.ncp.say(f"no firmware from {url}: {error}", 0)
+            else:
+                self.offer(firmware)
+
+        self.ncp.loop.work(fetch_firmware, url, self.ncp.options, done=done)
+
+    def _held_back(self, then: Callable[[Firmware], None], firmware: Firmware) -> bool:
+        """Is the board's otaUpdateSuspend in force? Then `then` comes later."""
+        wait = self.resume_at - self.ncp.loop.now
+        if wait > 0:
+            self.pause = self.ncp.loop.call_later(wait, self._resume, then, firmware)
+        return bool(wait > 0)
+
+    def _resume(self, then: Callable[[Firmware], None], firmware: Firmware) -> None:
+        self.pause = None
+        if firmware is self.firmware:
+            then(firmware)
+
+    def suspend(self, seconds: int) -> None:
+        """Holds back the offer and the chunks; 0 resumes."""
+        self.resume_at = self.ncp.loop.now + seconds
+        if self.pause is not None and seconds == 0:
+            args = self.pause.args
+            self.pause.cancel()
+            self.pause = self.ncp.loop.call_later(AFTER_RESULT, self._resume, *args)
+
+    def offer(self, firmware: Firmware) -> None:
+        self.firmware, self.phase = firmware, "suspended"
+        if self._held_back(self.offer, firmware):
+            return
+        kind, ours = firmware.tag.get("fw-type", ""), self.ncp.firmware[0]
+        if kind and ours and kind != ours and not self.ncp.options.ota_force:
+            self.refused_url = firmware.url
+            self.drop(f"firmware is for {kind}, this board is {ours}: refused (--ota-force)")
+            return
+        self.phase = "offered"
+        values = (firmware.name, firmware.size, kind, firmware.tag.get("mcu", ""), firmware.tag.get("build", ""))
+        self._call(OTA_AVAILABLE, ncp_bytes("sIsss", values), self._offer_answer)
+
+    def _call(self, uid: int, arguments: bytes, done: Callable[[int, bytes], None]) -> None:
+        self.ncp.rpc.call(uid, arguments, OTA_WAIT, done, self.ncp.loop.now)
+        self.ncp.pump()
+
+    def _offer_answer(self, status: int, result: bytes) -> None:
+        if self.firmware is None:
+            return
+        if status == RPC_OK and result == b"\x01":
+            if self.phase == "offered":  # else the board has started already, from within the call
+                self.phase = "accepted"
+                self.patience = self.ncp.loop.call_later(OTA_KEPT, self.drop, "firmware was accepted, never asked for")
+            return
+        self.refused_url = self.firmware.url
+        why = "board does not answer" if status == RPC_TIMEOUT else "board does not want it"
+        self.drop(f"firmware not taken: {why}")
+
+    def start(self, chunk: int) -> bool:
+        """The board asks for the bytes."""
+        if self.phase not in ("offered", "accepted", "writing") or not chunk or self.firmware is None:
+            return False
+        again = self.phase == "writing"
+        self.phase = "writing"
+        self.chunk = max(1, min(chunk, self.ncp.rpc.limit - OTA_FRAME_COST))
+        self.offset = self.tries = 0
+        self.lost = False
+        self.ncp.rpc.held = True
+        self._cancel_patience()
+        self.ncp.say(f"firmware: sending {self.firmware.size} bytes to the board")
+        if not again:  # else the answer to the chunk that is out goes on from the new beginning
+            self.ncp.loop.call_later(AFTER_RESULT, self._write, self.firmware)
+        return True
+
+    def _write(self, firmware: Firmware) -> None:
+        if firmware is not self.firmware or self.phase != "writing" or self._held_back(self._write, firmware):
+            return
+        if self.offset >= firmware.size:
+            self.phase = "finishing"
+            self._call(OTA_FINISH, b"", self._finish_answer)
+            return
+        import zlib
+
+        data = firmware.chunk(self.offset, self.chunk)
+        offset = self.offset
+        arguments = ncp_bytes("IxI", (offset, data, zlib.crc32(data)))
+        self._call(OTA_WRITE, arguments, lambda status, result: self._chunk_answer(offset, len(data), status, result))
+
+    def _chunk_answer(self, offset: int, length: int, status: int, result: bytes) -> None:
+        if self.firmware is None or self.phase != "writing":
+            return
+        if offset != self.offset:
+            pass  # the board has started anew meanwhile
+        elif status == RPC_OK and result == b"\x01":
+            self.offset += length
+            self.tries, self.lost = 0, False
+        elif status != RPC_TIMEOUT and self.lost:
+            # The chunk was stored and its RESULT lost: the repeat is refused since the board's offset moved on.
+            self.offset += length
+            self.lost = False
+        else:
+            self.lost = status == RPC_TIMEOUT
+            self.tries += 1
+            if self.tries >= OTA_TRIES:
+                self.ncp.rpc.call(OTA_CANCEL, b"", 1.0, None, self.ncp.loop.now)
+                self.drop(f"firmware: board refuses the bytes from {offset}: cancelled")
+                self.ncp.pump()
+                return
+        self._write(self.firmware)
+
+    def _finish_answer(self, status: int, result: bytes) -> None:
+        if self.firmware is None:
+            return
+        if status == RPC_OK and result == b"\x01":
+            self.ncp.say("firmware: board has it and restarts")
+            self.phase = "applied"
+            self.ncp.rpc.held = False
+            self.ncp.board_restarts()
+            return
+        self.refused_url = self.firmware.url
+        self.drop(f"firmware: {'board rejects the file' if status == RPC_OK else 'no answer at the end'}")
+        self.ncp.pump()
+
+    def board_started(self, version: str) -> None:
+        """The board's next start tells whether the update took."""
+        if self.phase == "applied" and self.firmware is not None:
+            wanted = self.firmware.tag.get("mcu", "")
+            if wanted and wanted != version:
+                self.ncp.say(f"firmware: board runs {version}, not {wanted}", 0)
+                self.refused_url = self.firmware.url
+            else:
+                self.ncp.say(f"firmware: board runs {version} now")
+            self.drop("")
+        elif self.phase in ("writing", "finishing"):
+            self.drop("firmware: board restarted in the middle")
+
+    def digest(self, name: str, empty: Any) -> tuple[Any, bool]:
+        return (getattr(self.firmware, name), True) if self.firmware is not None else (empty, False)
+
+    def drop(self, why: str) -> None:
+        """The end of it, for whatever reason; values to the board may flow again."""
+        if self.firmware is not None:
+            self.firmware.close()
+            if why:
+                self.ncp.say(why, 0)
+        self._cancel_patience()
+        if self.pause is not None:
+            self.pause.cancel()
+            self.pause = None
+        self.firmware, self.phase = None, ""
+        self.ncp.rpc.held = False
+
+    def _cancel_patience(self) -> None:
+        if self.patience is not None:
+            self.patience.cancel()
+            self.patience = None
+
+
 # ======================================================================================================================
 #  13  NCP
 #
@@ -2835,7 +3062,6 @@ STATE_TEXT = {
 }
 EVENT_REBOOTING, EVENT_PROVISIONED, EVENT_WANTS_TIME, EVENT_TIME_CHANGED = 1, 20, 21, 22
 STATE_CHANGE, VPIN_CHANGE, PROCESS_EVENT = 0x0411, 0x0412, 0x0421
-MCU_HAS_UID, OTA_AVAILABLE, OTA_WRITE, OTA_FINISH, OTA_CANCEL = 0x0183, 0x0441, 0x0442, 0x0443, 0x0444
 HEARTBEAT = 30
 REFUSED_RETRY = 60.0
 SWITCH_PROOF = 3.0  # s: no valid frame so long after a change of speed, and it is taken back
@@ -2844,13 +3070,10 @@ SPEEDS_TO_SCAN = (115200, 57600, 230400, 460800)
 QUIET, PROBE_EVERY, PROBES = 20.0, 5.0, 5  # liveness: silence, then pings
 HOUSEKEEPING = 2.0
 GROUP_WAIT = 1.0
-OTA_TRIES = 5
-OTA_WAIT = 5.0
-OTA_KEPT = 600.0  # s an accepted update waits for the board to ask for it (it may reboot into a loader first)
 SLOW_FOR, SLOW_STEP = 60.0, 0.1  # after the server's "quota exceeded"
 LATER = ()  # a handler's answer that comes by `reply`
 
-# uid: name, kinds of the arguments, kinds of the result (None: one-way), handler, its extra arguments
+# uid: name, kinds of the arguments, kinds of the result (None: one-way), handler
 METHODS: dict[int, tuple[str, str, Optional[str], str]] = {
     0x0101: ("ncp.ping", "", "", "on_ping"),
     0x0102: ("ncp.reboot", "", "b", "on_reboot"),
@@ -2946,8 +3169,7 @@ class Ncp(Worker):
         "noise_since", "byte_at", "scan_at", "scan_timer", "tick_timer", "house_timer", "probes", "probe_at",
         "server_reader", "logged_in", "message_id", "pending", "group", "group_timer", "sent_at", "pings",
         "login_timer", "retry_timer", "redirects", "slow_until", "slow_timer", "paused", "provisioned", "clock_offset",
-        "clock_step", "place_seen", "wants_time_at", "update", "update_phase", "update_at", "update_offset",
-        "update_chunk", "update_tries", "update_lost", "update_resume", "update_timer", "refused_url", "config_seen",
+        "clock_step", "place_seen", "wants_time_at", "update", "config_seen",
         "warned_clock",
     )  # fmt: skip
 
@@ -2975,15 +3197,10 @@ class Ncp(Worker):
         self.clock_step = time.time() - self.loop.now
         self.place_seen: Any = None
         self.wants_time_at = self.loop.now + 86400
-        self.update: Optional[Firmware] = None
-        self.update_phase = ""  # "" | "fetching" | "offered" | "accepted" | "writing" | "finishing" | "applied"
-        self.update_at = self.update_resume = 0.0
-        self.update_offset = self.update_chunk = self.update_tries = 0
-        self.update_lost = False
-        self.refused_url = ""
+        self.update = Update(self)
         self.config_seen = self.config_stamp()
         self.scan_timer = self.tick_timer = self.group_timer = self.login_timer = None
-        self.retry_timer = self.slow_timer = self.update_timer = None
+        self.retry_timer = self.slow_timer = None
         self.house_timer = self.loop.call_later(HOUSEKEEPING, self.housekeeping)
         # An MCU that was running sees our restart only if we tell it. Alone, short, not fenced: its speed is unknown.
         self.loop.call_later(0.05, self._greet, self.line)
@@ -2999,10 +3216,10 @@ class Ncp(Worker):
 
     def gone(self) -> None:
         for timer in (self.scan_timer, self.tick_timer, self.house_timer, self.group_timer, self.login_timer,
-                      self.retry_timer, self.slow_timer, self.update_timer):  # fmt: skip
+                      self.retry_timer, self.slow_timer):  # fmt: skip
             if timer is not None:
                 timer.cancel()
-        self._drop_update("")
+        self.update.drop("")
         self.logged_in = False
         self.code = NOT_INITIALIZED
         self._show_led()
@@ -3183,7 +3400,7 @@ class Ncp(Worker):
         self.say("board does not answer: its device goes offline")
         self._end_session()
         self.rpc.reset()
-        self._drop_update("board does not answer")
+        self.update.drop("firmware: board does not answer")
         self.probes = 0
         self.set_code(NOT_INITIALIZED)
         self._use_speed(self.options.speed)
@@ -3269,7 +3486,7 @@ class Ncp(Worker):
         try:
             for command, message_id, body in self.server_reader.feed(data):
                 if log.level >= 2:
-                    text = body if command == RESPONSE else body.decode("utf-8", "replace").replace("\0", " ")
+                    text = body if command == RESPONSE else shown(body)
                     self.say(f"server: {FRAME_NAMES.get(command, command)} {message_id} {text}", 2)
                 reader = self.server_reader
                 self._server_frame(command, message_id, body)
@@ -3296,7 +3513,7 @@ class Ncp(Worker):
         elif command == PING:
             self._send(pack_status(message_id or 1, OK))
         elif command == DEBUG_PRINT:
-            self.say(f"server says: {body.decode('utf-8', 'replace')}")
+            self.say(f"server says: {shown(body)}")
 
     def _follow(self, body: bytes) -> None:
         host, _, port = body.decode("ascii", "replace").partition("\0")
@@ -3475,7 +3692,7 @@ class Ncp(Worker):
     def _internal(self, body: bytes) -> None:
         fields = body.decode("utf-8", "replace").split("\0")
         if fields[0] == "ota" and len(fields) > 1:
-            self._fetch_update(fields[1])
+            self.update.fetch(fields[1])
 
     # ---- ncp and hw
 
@@ -3533,7 +3750,7 @@ class Ncp(Worker):
         connected = self.logged_in and template == self.template
         self.template, self.product = template, product
         self.paused = False
-        self._check_updated()
+        self.update.board_started(self.firmware[1])
         self.place = Place(self._section())
         if self.code == NOT_INITIALIZED:
             self.code = CONNECTING_CLOUD
@@ -3588,7 +3805,7 @@ class Ncp(Worker):
             return (False,)
         self.paused = True
         self._end_session()
-        self.loop.call_later(0.002, self.set_code, CONFIG)
+        self.loop.call_later(AFTER_RESULT, self.set_code, CONFIG)
         return (True,)
 
     def on_config_stop(self) -> tuple[bool]:
@@ -3596,9 +3813,9 @@ class Ncp(Worker):
             return (False,)
         self.paused = False
         if self._token():
-            self.loop.call_later(0.002, self._connect)
+            self.loop.call_later(AFTER_RESULT, self._connect)
         else:
-            self.loop.call_later(0.002, self.set_code, IDLE)
+            self.loop.call_later(AFTER_RESULT, self.set_code, IDLE)
         return (True,)
 
     def on_config_reset(self) -> tuple[bool]:
@@ -3662,7 +3879,7 @@ class Ncp(Worker):
         self.clock_offset = utc_ms / 1000 - time.time()
         self.wants_time_at = self.loop.now + 86400
         if abs(self.clock_offset - (before or 0.0)) > 30 and not clock_is_set():
-            self.loop.call_later(0.002, self.push_event, EVENT_TIME_CHANGED)
+            self.loop.call_later(AFTER_RESULT, self.push_event, EVENT_TIME_CHANGED)
         return (True,)
 
     def on_get_time(self) -> tuple[Any, ...]:
@@ -3680,180 +3897,32 @@ class Ncp(Worker):
 
     # ---- firmware of the board
 
-    def _fetch_update(self, url: str) -> None:
-        if self.update_phase or url == self.refused_url:
-            return
-        self.update_phase = "fetching"
-        self.say(f"server offers firmware {url}")
-
-        def done(firmware: Any, error: Optional[BaseException]) -> None:
-            if self.update_phase != "fetching" or self.line is None:
-                if firmware is not None:
-                    firmware.close()
-                return
-            self.update_phase = ""
-            if error is not None:
-                self.say(f"no firmware from {url}: {error}", 0)
-                return
-            self._offer_update(firmware)
-
-        self.loop.work(fetch_firmware, url, self.options, done=done)
-
-    def _offer_update(self, firmware: Firmware) -> None:
-        wait = self.update_resume - self.loop.now
-        if wait > 0:  # otaUpdateSuspend
-            self.update_phase, self.update = "suspended", firmware
-            self.update_timer = self.loop.call_later(wait, self._offer_update, firmware)
-            return
-        kind = firmware.tag.get("fw-type", "")
-        if kind and self.firmware[0] and kind != self.firmware[0] and not self.options.ota_force:
-            self.say(f"firmware is for {kind}, this board is {self.firmware[0]}: refused (--ota-force)", 0)
-            self.refused_url = firmware.url
-            firmware.close()
-            self.update, self.update_phase = None, ""
-            return
-        self.update, self.update_phase, self.update_at = firmware, "offered", self.loop.now
-        tag = firmware.tag
-        version, build = tag.get("mcu", ""), tag.get("build", "")
-        values = (firmware.name, firmware.size, kind, version, build)
-        self.rpc.call(OTA_AVAILABLE, ncp_bytes("sIsss", values), OTA_WAIT, self._offer_answer, self.loop.now)
-        self.pump()
-
-    def _offer_answer(self, status: int, result: bytes) -> None:
-        if self.update is None:
-            return
-        if status == RPC_OK and result == b"\x01":
-            if self.update_phase == "offered":  # else the board has started already, from within the call
-                self.update_phase = "accepted"
-            self.update_timer = self.loop.call_later(OTA_KEPT, self._drop_update_if_unstarted, self.update)
-        else:
-            self.refused_url = self.update.url
-            text = "board does not answer" if status == RPC_TIMEOUT else "board does not want it"
-            self._drop_update(f"firmware not taken: {text}")
-
-    def _drop_update_if_unstarted(self, update: Firmware) -> None:
-        if update is self.update and self.update_phase == "accepted":
-            self._drop_update("firmware was accepted but never asked for")
-
-    def _drop_update(self, why: str) -> None:
-        if self.update is not None:
-            self.update.close()
-            if why and self.update_phase != "applied":
-                self.say(why, 0)
-        if self.update_timer is not None:
-            self.update_timer.cancel()
-            self.update_timer = None
-        self.update, self.update_phase = None, ""
-        self.rpc.held = False
-
-    def on_ota_start(self, chunk: int) -> tuple[bool]:
-        if self.update_phase not in ("offered", "accepted", "writing") or not chunk:
-            return (False,)
-        self.update_phase = "writing"
-        self.update_chunk = max(1, min(chunk, self.rpc.limit - 17))
-        self.update_offset = self.update_tries = 0
-        self.update_lost = False
-        self.rpc.held = True
-        self.say(f"firmware: sending {self.update.size if self.update else 0} bytes to the board")
-        self.loop.call_later(0.002, self._write_chunk, self.update)
-        return (True,)
-
-    def _write_chunk(self, update: Optional[Firmware]) -> None:
-        if update is None or update is not self.update or self.update_phase != "writing":
-            return
-        wait = self.update_resume - self.loop.now
-        if wait > 0:
-            self.update_timer = self.loop.call_later(wait, self._write_chunk, update)
-            return
-        if self.update_offset >= update.size:
-            self.update_phase = "finishing"
-            self.rpc.call(OTA_FINISH, b"", OTA_WAIT, self._finish_answer, self.loop.now)
-            self.pump()
-            return
-        import zlib
-
-        data = update.chunk(self.update_offset, self.update_chunk)
-        values = (self.update_offset, data, zlib.crc32(data))
-        self.rpc.call(OTA_WRITE, ncp_bytes("IxI", values), OTA_WAIT, self._chunk_answer, self.loop.now)
-        self.pump()
-
-    def _chunk_answer(self, status: int, result: bytes) -> None:
-        update = self.update
-        if update is None or self.update_phase != "writing":
-            return
-        if status == RPC_OK and result == b"\x01":
-            self.update_offset += self.update_chunk
-            self.update_tries, self.update_lost = 0, False
-        elif status != RPC_TIMEOUT and self.update_lost:
-            # The chunk was stored and its RESULT lost: the repeat is refused since the board's offset moved on.
-            self.update_offset += self.update_chunk
-            self.update_lost = False
-        else:
-            self.update_lost = status == RPC_TIMEOUT
-            self.update_tries += 1
-            if self.update_tries >= OTA_TRIES:
-                self.rpc.call(OTA_CANCEL, b"", 1.0, None, self.loop.now)
-                self._drop_update(f"firmware: board refuses the bytes from {self.update_offset}: cancelled")
-                self.pump()
-                return
-        self._write_chunk(update)
-
-    def _finish_answer(self, status: int, result: bytes) -> None:
-        if self.update is None:
-            return
-        if status != RPC_OK or result != b"\x01":
-            self.refused_url = self.update.url
-            self._drop_update(
-                "firmware: board rejects the file" if status == RPC_OK else "firmware: no answer at the end"
-            )
-            self.pump()
-            return
-        self.say("firmware: board has it and restarts")
-        self.rpc.held = False
-        self.update_phase = "applied"
+    def board_restarts(self) -> None:
+        """After an update: state 10 in silence, and wait for the new program's initialize."""
         self._end_session()
         self.rpc.pushes.clear()
         self.code = NOT_INITIALIZED
         self._show_led()
 
-    def _check_updated(self) -> None:
-        """The board's next start tells whether the update took."""
-        if self.update_phase == "applied" and self.update is not None:
-            wanted = self.update.tag.get("mcu", "")
-            if wanted and wanted != self.firmware[1]:
-                self.say(f"firmware: board runs {self.firmware[1]}, not {wanted}", 0)
-                self.refused_url = self.update.url
-            else:
-                self.say(f"firmware: board runs {self.firmware[1]} now")
-            self._drop_update("")
-        elif self.update_phase in ("writing", "finishing"):
-            self._drop_update("firmware: board restarted in the middle")
-
-    def _digest(self, name: str, empty: Any) -> tuple[Any, bool]:
-        return (getattr(self.update, name), True) if self.update is not None else (empty, False)
+    def on_ota_start(self, chunk: int) -> tuple[bool]:
+        return (self.update.start(chunk),)
 
     def on_ota_crc(self) -> tuple[Any, bool]:
-        return self._digest("crc32", 0)
+        return self.update.digest("crc32", 0)
 
     def on_ota_md5(self) -> tuple[Any, bool]:
-        return self._digest("md5", b"")
+        return self.update.digest("md5", b"")
 
     def on_ota_sha256(self) -> tuple[Any, bool]:
-        return self._digest("sha256", b"")
+        return self.update.digest("sha256", b"")
 
     def on_ota_prefetch(self) -> tuple[int]:
-        return (1 if self.update is not None else 2,)
+        return (1 if self.update.firmware is not None else 2,)
 
     def on_ota_suspend(self, seconds: int) -> tuple[bool]:
-        """Holds back the offer and the chunks; 0 resumes."""
         if seconds > 18 * 3600:
             return (False,)
-        self.update_resume = self.loop.now + seconds
-        if seconds == 0 and self.update is not None and self.update_timer is not None:
-            if self.update_phase in ("suspended", "writing"):
-                resume = self._offer_update if self.update_phase == "suspended" else self._write_chunk
-                self.update_timer.cancel()
-                self.update_timer = self.loop.call_later(0.002, resume, self.update)
+        self.update.suspend(seconds)
         return (True,)
 
 

@@ -1399,8 +1399,6 @@ class Quota:
             return False
         self.warned = now_ms
         return True
-
-
 # -- HTTP/1.1 ----------------------------------------------------------------------------------------------------------
 # Bytes in, events out; no sockets, no clock, no logging. An `HttpParser` turns the bytes of one connection
 # into requests: `feed(data)`, then `next()` until it says None. Whatever a client does wrong is an
@@ -1714,11 +1712,13 @@ def _apply_fields(request: HttpRequest, headers: dict[str, str]) -> None:
         request.expects_continue = True
 
 
-_HOST_CHARACTERS = {ord(c): None for c in "-._~:[]%!$&'()*+,;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+_HOST_CHARACTERS = {
+    ord(c): None for c in "-._~:[]%!$&'()*+,;=0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+}
 
 
 def _origin_form(method: str, target: str, headers: dict[str, str]) -> str:
-    """"http://host/path" -> "/path" (its host replaces the Host header, RFC 9112 §3.2.2); "*" stays for OPTIONS."""
+    """ "http://host/path" -> "/path" (its host replaces the Host header, RFC 9112 §3.2.2); "*" stays for OPTIONS."""
     scheme, mark, rest = target.partition("://")
     if mark and scheme.lower() in ("http", "https"):
         cut = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
@@ -1759,7 +1759,7 @@ def percent_decode(text: str) -> str:
 
 
 def parse_query(query: str | None, limit: int = 1024) -> dict[str, list[str]]:
-    """"a=1&b=2;a=3" -> {"a": ["1", "3"], "b": ["2"]} (spec 06 §1.6): + is a blank, no "=" gives "", first 1024 count."""
+    """ "a=1&b=2;a=3" -> {"a": ["1", "3"], "b": ["2"]} (spec 06 §1.6): + is a blank, no "=" gives "", first 1024 count."""
     result: dict[str, list[str]] = {}
     if not query:
         return result
@@ -1770,8 +1770,6 @@ def parse_query(query: str | None, limit: int = 1024) -> dict[str, list[str]]:
                 name, value = name.replace("+", " "), value.replace("+", " ")
             result.setdefault(percent_decode(name), []).append(percent_decode(value))
     return result
-
-
 # -- WebSocket ---------------------------------------------------------------------------------------------------------
 # RFC 6455, the server's side, without extensions: `feed(data)`, then `next()` until it says None. Messages
 # come out whole, however they were cut; control frames come out between the pieces of a message. A client's
@@ -1958,15 +1956,15 @@ def ws_handshake(request: HttpRequest) -> str:
     if len(raw) != 16:
         raise HttpError(400, "bad Sec-WebSocket-Key")
     return base64.b64encode(hashlib.sha1(key + _WS_GUID).digest()).decode("ascii")
-
-
 # -- MQTT --------------------------------------------------------------------------------------------------------------
 # MQTT 3.1 and 3.1.1, the server's side: `feed(data)`, then `next()` until it says None. A packet is a tuple
 # that begins with its type. Malformed or too long: `MqttError`, close the connection (spec 01 §10). Which
 # packets mean what to a device is room 12f's.
 
 MQTT_CONNECT, MQTT_CONNACK, MQTT_PUBLISH, MQTT_PUBACK, MQTT_PUBREC, MQTT_PUBREL, MQTT_PUBCOMP = 1, 2, 3, 4, 5, 6, 7
-MQTT_SUBSCRIBE, MQTT_SUBACK, MQTT_UNSUBSCRIBE, MQTT_UNSUBACK, MQTT_PINGREQ, MQTT_PINGRESP, MQTT_DISCONNECT = range(8, 15)
+MQTT_SUBSCRIBE, MQTT_SUBACK, MQTT_UNSUBSCRIBE, MQTT_UNSUBACK, MQTT_PINGREQ, MQTT_PINGRESP, MQTT_DISCONNECT = range(
+    8, 15
+)
 MQTT_MAX_PACKET = 8092  # bytes of a packet after its fixed header (spec 01 §10)
 MQTT_PROTOCOLS = {("MQIsdp", 3), ("MQTT", 4)}
 _MQTT_FLAGS = {MQTT_PUBREL: 2, MQTT_SUBSCRIBE: 2, MQTT_UNSUBSCRIBE: 2}  # others have 0; PUBLISH has its own
@@ -2963,15 +2961,16 @@ class Reader:
         """The canonical document of that kind. Errors: DocumentError."""
         if not isinstance(raw, dict):
             raise DocumentError(f"{kind.lower()} is not an object")
-        special = SPECIAL_KINDS.get(kind)
-        if special is not None:
-            return special(self, raw)
-        return self.fill({}, fields_of(kind), raw)
+        self.depth += 1
+        try:
+            if self.depth > MAX_NESTING:
+                raise DocumentError("too deep")
+            special = SPECIAL_KINDS.get(kind)
+            return special(self, raw) if special is not None else self.fill({}, fields_of(kind), raw)
+        finally:
+            self.depth -= 1
 
     def fill(self, out: Document, fields: Iterable[tuple[str, str, str, Any]], raw: Document) -> Document:
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            raise DocumentError("too deep")
         taken = set(out)
         for name, code, detail, default in fields:
             taken.add(name)
@@ -2997,7 +2996,6 @@ class Reader:
                 if name not in taken:
                     self.check_depth(value, MAX_NESTING - self.depth)
                     out[name] = value
-        self.depth -= 1
         return out
 
     def check_depth(self, value: Any, left: int) -> None:
@@ -3032,9 +3030,11 @@ class Reader:
         if not text:
             return 0
         try:
-            return int(text) if len(text) < 25 and text.lstrip("+-").isdigit() else float(text)
+            if NUMBER_CHARACTERS.issuperset(text):
+                return int(text) if len(text) < 25 and text.lstrip("+-").isdigit() else float(text)
         except ValueError:
-            raise DocumentError(f"not a number: {text[:20]!r}") from None
+            pass
+        raise DocumentError(f"not a number: {text[:20]!r}")
 
     def real(self, value: Any, _code: str, _detail: str) -> float:
         if isinstance(value, str):
@@ -3189,7 +3189,10 @@ SPECIAL_KINDS: dict[str, Callable[..., Document]] = {
 def parse_json(text: str) -> Any:
     """The first JSON value of a text; what follows it is ignored (spec 04 §1.2). Errors: DocumentError."""
     try:
-        return json_decoder.raw_decode(text.lstrip())[0]
+        value = json_decoder.raw_decode(text.lstrip())[0]
+        if "\\ud" in text or "\\uD" in text:  # half a character can be spelled, but not sent: it becomes `?`
+            value = json.loads(encode(to_json(value)))
+        return value
     except (ValueError, RecursionError) as problem:
         raise DocumentError(f"not JSON: {str(problem)[:60]}") from None
 
@@ -3231,6 +3234,19 @@ def set_or_drop(document: Document, name: str, value: Any) -> None:
         document[name] = value
 
 
+def take_unknown(document: Document, new: Document, *kinds: str) -> None:
+    """Takes over what an update brings that the server knows nothing of: fields that none of the kinds has."""
+    known = {field[0] for kind in kinds for field in fields_of(kind)} | PRIVATE_PROJECT
+    for name in new:
+        if name not in known:
+            document[name] = new[name]
+
+
+def templates_of(widget: Document) -> list[Document]:
+    """The templates of a tiles widget; in any other, a field of that name is the app's own business."""
+    return widget.get("templates", []) if widget["type"] == "DEVICE_TILES" else []
+
+
 # -- views (spec 04 §2) ------------------------------------------------------------------------------------------------
 
 PRIVATE_DEVICE = frozenset(
@@ -3246,15 +3262,18 @@ PRIVATE_WIDGET = {
 def public_widget(widget: Document, hidden: dict[str, frozenset[str]] = PRIVATE_WIDGET) -> Document:
     """A copy without what is private."""
     private: Any = hidden.get(widget["type"], ())
-    out = {k: copy_document(v) for k, v in widget.items() if k not in private and k != "templates"}
-    if "templates" in widget:
-        out["templates"] = [
-            {
-                k: [public_widget(w, hidden) for w in v] if k == "widgets" else copy_document(v)
-                for k, v in template.items()
-            }
-            for template in widget["templates"]
-        ]
+    out: Document = {}
+    for name, value in widget.items():
+        if name == "templates" and templates_of(widget):
+            out[name] = [
+                {
+                    k: [public_widget(w, hidden) for w in v] if k == "widgets" else copy_document(v)
+                    for k, v in template.items()
+                }
+                for template in value
+            ]
+        elif name not in private:
+            out[name] = copy_document(value)
     return out
 
 
@@ -3284,6 +3303,12 @@ STATUS_FIELDS = (
 ).split()
 
 
+def device_json(device: Document) -> str:
+    """A whole device, its fields in their order; a client may compare texts (spec 04 §1.1)."""
+    names = [field[0] for field in fields_of("DEVICE") if field[0] in device]
+    return to_json({name: device[name] for name in (*names, *device)})
+
+
 def device_status(device: Document) -> Document:
     """One element of GET_DEVICES (spec 04 §6.3)."""
     return {k: device[k] for k in STATUS_FIELDS if k in device}
@@ -3294,11 +3319,15 @@ def device_status(device: Document) -> Document:
 
 def split_storage_key(key: str) -> Optional[tuple[int, int, str, int, str]]:
     """`1-0-v24-label` → (1, 0, "v", 24, "label"); None when malformed."""
-    parts = key.split("-", 3)
+    first = key.find("-", 1)  # an id may be negative
+    second = key.find("-", first + 2)
+    if not 0 < first < second:
+        return None
+    pin_text, _, name = key[second + 1 :].partition("-")
+    letter = pin_text[:1].lower()
     try:
-        if len(parts) >= 3 and parts[2][:1].lower() in PIN_TYPES:
-            pin = parse_pin(parts[2][1:])
-            return parse_int(parts[0]), parse_int(parts[1]), parts[2][0].lower(), pin, parts[3] if parts[3:] else ""
+        if letter in PIN_TYPES:
+            return parse_int(key[:first]), parse_int(key[first + 1 : second]), letter, parse_pin(pin_text[1:]), name
     except ValueError:
         pass
     return None
@@ -3310,8 +3339,9 @@ def read_pins_storage(raw: Any) -> Document:
     for key, value in raw.items() if isinstance(raw, dict) else ():
         parts = split_storage_key(key)
         if parts is not None and isinstance(value, dict) and value.get("type") in ("LCD", "TERMINAL", "TABLE"):
-            values = value.get("values") or []
-            value = {"type": value["type"], "values": [str(v) for v in values if v is not None]}
+            values = value.get("values")
+            texts = [str(v) for v in values if v is not None] if isinstance(values, list) else []
+            value = {"type": value["type"], "values": texts}
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             value = repr(value)
         elif not isinstance(value, str):
@@ -3475,8 +3505,10 @@ def widget_type(widget: Document) -> WidgetType:
 
 def widget_price(widget: Document) -> int:
     """Energy of a widget, with the widgets in its templates and the reports in it (spec 03a §8)."""
-    price = widget_type(widget).price + REPORT_PRICE * len(widget.get("reports", ()))
-    for template in widget.get("templates", ()):
+    price = widget_type(widget).price
+    if widget["type"] == "REPORT":
+        price += REPORT_PRICE * len(widget.get("reports", ()))
+    for template in templates_of(widget):
         price += sum(widget_price(w) for w in template.get("widgets", ()))
     return price
 
@@ -3582,7 +3614,7 @@ def time_of_day(text: str) -> int:
 
 
 def accept_time_input(project: Project, widget: Document, value: str) -> None:
-    parts = value.split("\0")
+    parts = full_split(value)
     if len(parts) >= 3:
         start, stop = time_of_day(parts[0]), time_of_day(parts[1])
         days = [parse_int(d) for d in parts[3].split(",")] if parts[3:] and parts[3] else None
@@ -3637,9 +3669,14 @@ def sync_streams(project: Project, widget: Document, _device_id: int) -> list[st
     return [body for body in bodies if body is not None]
 
 
+def sync_lines(project: Project, widget: Document) -> list[str]:
+    """A body for each line in memory, oldest first."""
+    bodies = (stream_body({**widget, "value": line}) for line in project.history_of(widget))
+    return [body for body in bodies if body is not None]
+
+
 def sync_last(project: Project, widget: Document, _device_id: int) -> list[str]:
-    lines = project.history_of(widget)
-    return [value_body(LETTERS[widget["pinType"]], widget["pin"], lines[-1])] if lines and has_pin(widget) else []
+    return sync_lines(project, widget)[-1:]
 
 
 def sync_tiles(project: Project, widget: Document, device_id: int) -> list[str]:
@@ -3655,9 +3692,7 @@ def sync_terminal(project: Project, widget: Document, _device_id: int) -> list[s
 
 
 def sync_map(project: Project, widget: Document, _device_id: int) -> list[str]:
-    if not has_pin(widget):
-        return []
-    return [value_body(LETTERS[widget["pinType"]], widget["pin"], p) for p in project.history_of(widget)]
+    return sync_lines(project, widget)
 
 
 def sync_lcd(project: Project, widget: Document, device_id: int) -> list[str]:
@@ -3706,8 +3741,9 @@ def app_sync(project: Project, widget: Document, target: int) -> list[tuple[int,
     if serve is None:
         return []
     if row.app_sync == "tiles":
-        devices = dict.fromkeys(t["deviceId"] for t in widget.get("tiles", ()) if target in (-1, t["deviceId"]))
-        return [(d, body) for d in devices for body in sync_tiles(project, widget, d)]
+        tiles = [t for t in widget.get("tiles", ()) if target in (-1, t["deviceId"])]
+        bodies = ((t["deviceId"], stream_body(t.get("pin", {}))) for t in tiles)
+        return [(device_id, body) for device_id, body in bodies if body is not None]
     device_id = widget.get("deviceId", 0)
     if target not in (-1, device_id) or (device_id >= FIRST_SELECTOR_ID and row.app_sync in NO_SELECTOR_SYNC):
         return []
@@ -3723,7 +3759,7 @@ def pin_modes(project: Project, device_id: int) -> str:
             parts.extend((str(stream["pin"]), mode))
 
     for widget in project.widgets:
-        if widget.get("deviceId", -1) != device_id:
+        if widget.get("deviceId", 0) != device_id:
             continue
         row = widget_type(widget)
         if widget["type"] == "EVENTOR":
@@ -3741,7 +3777,7 @@ def pin_modes(project: Project, device_id: int) -> str:
 
 def parse_color(text: str) -> int:
     """`#RRGGBB`, `0xRRGGBB`, octal or decimal → signed 32-bit RGBA. Errors: ValueError."""
-    digits = text.lstrip("+-") if text[:1] in "+-" else text
+    digits = text[1:] if text[:1] in ("+", "-") else text
     base = 10
     if digits[:1] == "#":
         digits, base = digits[1:], 16
@@ -3749,7 +3785,7 @@ def parse_color(text: str) -> int:
         digits, base = digits[2:], 16
     elif digits[:1] == "0" and len(digits) > 1:
         digits, base = digits[1:], 8
-    if not digits.isalnum():
+    if not (digits.isascii() and digits.isalnum()) or len(digits) > 20:
         raise ValueError(f"not a colour: {text[:20]!r}")
     number = int(digits, base) * (-1 if text[:1] == "-" else 1)
     if not -(1 << 31) <= number < 1 << 31:
@@ -3784,34 +3820,40 @@ def supports_property(widget: Document, name: str) -> bool:
     return name in ("label", "color") or (name in ("min", "max") and row.base in "SR") or name in row.properties
 
 
-def set_widget_property(widget: Document, name: str, text: str) -> bool:
-    """Sets a property; False when the type does not take it. Errors: ValueError, nothing changed."""
+def property_value(widget: Document, name: str, text: str) -> Any:
+    """(what holds it, its key, the value) of a property; None when the type does not take it, () when it takes it and
+    has nowhere to put it. Errors: ValueError."""
     if not supports_property(widget, name):
-        return False
+        return None
     if widget["type"] == "IMAGE" and name == "url":
-        return set_image_url(widget, text)
+        return image_url(widget, text)
     if widget["type"] == "STYLED_BUTTON" and name in STATE_PROPERTIES:
         state, field = STATE_PROPERTIES[name]
-        if widget.get(state) is not None:
-            widget[state][field] = PROPERTY_PARSERS.get(name, str)(text)
-        return True
-    value = PROPERTY_PARSERS.get(name, str)(text)
-    set_or_drop(widget, name, value)
-    if name == "color":
-        widget["isDefaultColor"] = False
-    return True
+        return (widget[state], field, PROPERTY_PARSERS.get(name, str)(text)) if state in widget else ()
+    return widget, name, PROPERTY_PARSERS.get(name, str)(text)
 
 
-def set_image_url(widget: Document, text: str) -> bool:
+def image_url(widget: Document, text: str) -> Any:
     """`index\\0url`, counted from 1, within the existing urls."""
     index, nul, url = text.partition("\0")
     urls = widget.get("urls", [])
-    if not nul:
+    at = parse_int(index) - 1 if nul else -1
+    return (urls, at, url) if 0 <= at < len(urls) else None
+
+
+def set_widget_property(widget: Document, name: str, text: str) -> bool:
+    """Sets a property; False when the type does not take it. Errors: ValueError, nothing changed."""
+    place = property_value(widget, name, text)
+    if place is None:
         return False
-    at = parse_int(index) - 1
-    if not 0 <= at < len(urls):
-        return False
-    urls[at] = url
+    if place:
+        holder, key, value = place
+        if isinstance(holder, list):
+            holder[key] = value
+        else:
+            set_or_drop(holder, key, value)
+        if name == "color":
+            widget["isDefaultColor"] = False
     return True
 
 
@@ -3839,7 +3881,7 @@ def erase_widget(widget: Document, project: Optional[Project] = None) -> None:
             set_or_drop(widget, name, value)
     if widget["type"] == "TERMINAL" and project is not None:
         project.history_of(widget).clear()
-    for template in widget.get("templates", ()):
+    for template in templates_of(widget):
         template.get("pin", {}).pop("value", None)
         template.pop("deviceIds", None)
         for inner in template.get("widgets", ()):
@@ -3856,10 +3898,10 @@ def erase_device(device: Document) -> None:
 
 
 def same_pin(old: Document, new: Document) -> bool:
-    """Whether two one-pin widgets are bound alike; also when both have no pin at all."""
-    if not has_pin(new):
-        return old.get("deviceId", 0) == new.get("deviceId", 0) and not has_pin(old)
-    return one_pin_matches(old, new.get("deviceId", 0), LETTERS[new["pinType"]], new["pin"])
+    """Whether a one-pin widget takes values of the stored one's pin; also when both have no pin at all."""
+    if not has_pin(old):
+        return old.get("deviceId", 0) == new.get("deviceId", 0) and not has_pin(new)
+    return one_pin_matches(new, old.get("deviceId", 0), LETTERS[old["pinType"]], old["pin"])
 
 
 def carry_over(old: Document, new: Document) -> None:
@@ -3872,8 +3914,10 @@ def carry_over(old: Document, new: Document) -> None:
         for name in KEPT_FIELDS[kind]:
             set_or_drop(new, name, old.get(name))
     elif row.base in "SR" and kind not in ("TIMER", "TIME_INPUT"):
-        if "value" in old and same_pin(old, new):
-            new["value"] = old["value"]
+        if same_pin(old, new):
+            for name in ("value", "rows", "currentRowIndex") if kind == "TABLE" else ("value",):
+                if name in old:
+                    new[name] = old[name]
     elif row.base == "M" and old.get("deviceId", 0) == new.get("deviceId", 0):
         for was in old.get("pins", ()):
             for stream in new.get("pins", ()) if has_pin(was) else ():
@@ -3987,11 +4031,11 @@ class Route:
             self.cells.append((storage, key))
 
     def set(self, text: str, now_ms: int) -> None:
-        """The model's part of a value (spec 04 §9.4). Errors: ValueError, as soon as a widget refuses it."""
-        for cell, key in self.cells:
-            cell[key] = text
+        """The model's part of a value (spec 04 §9.4). Errors: ValueError when a widget refuses it, nothing changed."""
         for accept, widget in self.specials:
             accept(self.project, widget, text)
+        for cell, key in self.cells:
+            cell[key] = text
         if self.queue is not None:
             self._enqueue(self.queue, text)
         project = self.project
@@ -4101,7 +4145,7 @@ class Project:
         """(widget, None) for top-level widgets, (widget, template) for those in tile templates."""
         for widget in self.widgets:
             yield widget, None
-            for template in widget.get("templates", ()):
+            for template in templates_of(widget):
                 for inner in template.get("widgets", ()):
                     yield inner, template
 
@@ -4173,7 +4217,7 @@ class Project:
                 devices = self.target_ids(widget["deviceId"], True) or ()
                 if device_id in devices and has_stream(widget, letter, pin):
                     return MULTI_VALUE[widget["type"]]
-            for template in widget.get("templates", ()):
+            for template in templates_of(widget):
                 if device_id in template.get("deviceIds", ()):
                     for inner in template.get("widgets", ()):
                         if inner["type"] in MULTI_VALUE and has_stream(inner, letter, pin):
@@ -4185,8 +4229,7 @@ class Project:
         tiles did, it is stored. Errors: ValueError, nothing changed."""
         matching = [w for w in self.widgets if widget_matches(w, device_id, "v", pin)]
         for widget in matching:
-            if supports_property(widget, name) and name in PROPERTY_PARSERS:
-                PROPERTY_PARSERS[name](text)
+            property_value(widget, name, text)  # may raise, before anything is changed
         takers = [w for w in matching if set_widget_property(w, name, text)]
         if not takers or takers[-1]["type"] == "DEVICE_TILES":
             self.account.storage[f"{self.id}-{device_id}-v{pin}-{name}"] = text
@@ -4211,7 +4254,7 @@ class Project:
         if widget["type"] == "DEVICE_TILES":
             for tile in widget.get("tiles", ()):
                 self._forget(tile.get("pin", {}), [tile["deviceId"]], properties)
-            for inner_template in widget.get("templates", ()):
+            for inner_template in templates_of(widget):
                 for inner in inner_template.get("widgets", ()):
                     self.forget_pins(inner, inner_template, properties)
             return
@@ -4330,6 +4373,11 @@ class Account:
         """A structural change: on disk within a second."""
         self.document["lastModifiedTs"] = self.ledger.loop.now_ms
         self.save_soon()
+
+    def add_energy(self, amount: int) -> None:
+        """The balance is a signed 32-bit number in the file; it does not leave that range."""
+        self.document["energy"] = max(-(1 << 31), min((1 << 31) - 1, self.document["energy"] + amount))
+        self.modified()
 
     def save_soon(self) -> None:
         self.ledger.structural.add(self)
@@ -10416,7 +10464,9 @@ class AppSession(Session):
 
     share: the project a guest is bound to, None for the owner."""
 
-    __slots__ = ("share", "os", "version", "framing", "registered", "handlers", "messages", "webhook_at", "needed")
+    __slots__ = (
+        "share", "os", "version", "framing", "registered", "handlers", "messages", "webhook_at", "needed", "held",
+    )  # fmt: skip
 
     def __init__(self, server: Server, stream: Any, framing: str = "tls") -> None:
         super().__init__(server, stream)
@@ -10428,6 +10478,7 @@ class AppSession(Session):
         self.messages: Optional[deque[bytes]] = None  # of /dashws, while an answer is being worked out
         self.webhook_at = 0.0
         self.needed = 0  # bytes of the frame that is arriving
+        self.held = False  # frames wait until the peer has read what it was sent
         stream.set_idle(server.settings.timeouts_app_idle_s)
 
     def send(self, command: int, id: int, body: bytes) -> None:
@@ -10448,9 +10499,10 @@ class AppSession(Session):
             if len(data) < self.needed:
                 self.buffer = data
                 return
+            self.buffer = b""  # a handler that answers at once comes by here again
         at, size_of_data = 0, len(data)
         self.needed = 0
-        while size_of_data - at >= 7 and not self.busy and not self.stream.closing:
+        while size_of_data - at >= 7 and not (self.busy or self.stream.closing or self.full()):
             command, id, size = APP_HEADER.unpack_from(data, at)
             end = at + 7 if command == 0 else at + 7 + size
             if command >= 100 or (command and size > MAX_APP_BODY):
@@ -10464,6 +10516,21 @@ class AppSession(Session):
             self.handle(command, id, body)
         self.buffer = data[at:]
 
+    def full(self) -> bool:
+        """Whether the peer must first read what it has been sent: whoever asks without reading costs no memory."""
+        if self.stream.pending() <= OUTPUT_LIMIT:
+            return False
+        self.held = True
+        self.stream.pause()
+        return True
+
+    def drained(self) -> None:
+        if self.held:
+            self.held = False
+            if not self.busy:
+                self.stream.resume()
+                self.server.loop.soon(self.received, b"")
+
     def _gather(self, data: bytes) -> Any:
         buffer: Any = self.buffer
         if not isinstance(buffer, bytearray):
@@ -10475,13 +10542,13 @@ class AppSession(Session):
         """One message of /dashws is one command; what is malformed is ignored (spec 01 §11.3)."""
         waiting = self.messages
         if data:
-            if self.busy or waiting:
+            if self.busy or waiting or self.full():
                 if waiting is None:
                     waiting = self.messages = deque()
                 waiting.append(data)
             else:
                 self.one_message(data)
-        while waiting and not self.busy:
+        while waiting and not (self.busy or self.full()):
             self.one_message(waiting.popleft())
 
     def one_message(self, data: bytes) -> None:
@@ -10575,6 +10642,13 @@ def to_others(session: AppSession, project: Optional[Project], command: int, id:
 def send_sync(session: AppSession, project: Project, target: int = -1) -> None:
     for command, body in project_sync(project, target):
         session.send(command, ID_SYNC, encode(body))
+
+
+def sync_all(session: AppSession, project: Project, target: int = -1) -> None:
+    """The state to every app that sees the project, this one included."""
+    for other in session.owner.apps:
+        if other is session or (other.share is None or other.share is project) and not other.stream.congested:
+            send_sync(other, project, target)
 
 
 # -- 11b Before the login ----------------------------------------------------------------------------------------------
@@ -10728,7 +10802,7 @@ def on_logout(session: AppSession, id: int, body: bytes) -> None:
     uid = body.decode("utf-8", "replace")
     account = session.owner
     if uid or session.share is None:
-        for project in account.projects.values():
+        for project in account.projects.values() if session.share is None else (session.share,):
             widget = project.find("NOTIFICATION")
             for name in ("androidTokens", "iOSTokens") if widget is not None else ():
                 tokens = widget.get(name)  # type: ignore[union-attr]
@@ -10763,7 +10837,7 @@ def on_load_profile(session: AppSession, id: int, body: bytes) -> Any:
         return pack_json(session.project_of(words[0]).document)
     if len(words) < 3:
         return Status.ILLEGAL_COMMAND
-    return published_project(session, id, Command.LOAD_PROFILE_GZIPPED, words[0])
+    return published_project(session, id, Command.LOAD_PROFILE_GZIPPED, words[0], None)
 
 
 def pack_json(document: Any) -> bytes:
@@ -10813,6 +10887,7 @@ def on_update_project(session: AppSession, _id: int, body: bytes) -> int:
     for name, *_ in fields_of("SETTINGS"):
         set_or_drop(project.document, name, new.get(name))
     set_or_drop(project.document, "widgets", new.get("widgets"))
+    take_unknown(project.document, new, "PROJECT")
     tokens = project.find("NOTIFICATION")
     if old_tokens is not None and tokens is not None:
         for name in ("androidTokens", "iOSTokens"):
@@ -10833,6 +10908,7 @@ def on_project_settings(session: AppSession, _id: int, body: bytes) -> int:
     new = read_document("SETTINGS", text)
     for name, *_ in fields_of("SETTINGS"):
         set_or_drop(project.document, name, new.get(name))
+    take_unknown(project.document, new, "PROJECT", "SETTINGS")
     project.changed()
     project.modified()
     return OK
@@ -10874,11 +10950,8 @@ def on_activate(session: AppSession, id: int, body: bytes) -> None:
         session.status(id, OK)
     else:
         session.status(id, OK if quiet else Status.DEVICE_NOT_IN_NETWORK)
-    for other in list(session.owner.apps):
-        if other.share is None or other.share is project:
-            if other is not session:
-                other.send(Command.ACTIVATE_DASHBOARD, id, body)
-            send_sync(other, project)
+    to_others(session, project, Command.ACTIVATE_DASHBOARD, id, body)
+    sync_all(session, project)
 
 
 @app(Command.DEACTIVATE_DASHBOARD)
@@ -10908,9 +10981,11 @@ def on_app_write(session: AppSession, id: int, body: bytes) -> Optional[int]:
         return Status.NOT_ALLOWED
     target = parse_int(target_text) if target_text is not None else 0
     device_ids = project.target_ids(target)
-    text = rest[0] if rest else ""
-    if not device_ids or len(text) < 2:
+    if not device_ids:
         return None
+    text = rest[0] if rest else ""
+    if len(text) < 2:
+        return Status.ILLEGAL_COMMAND
     if text[1] == "u":
         return move_selector(session, project, id, body, text)
     if text[1] != "w":
@@ -10953,9 +11028,7 @@ def move_selector(session: AppSession, project: Project, id: int, body: bytes, t
     project.modified()
     session.status(id, OK)
     to_others(session, project, Command.APP_SYNC, id, body)
-    for other in list(session.owner.apps):
-        if other.share is None or other.share is project:
-            send_sync(other, project, device_id)
+    sync_all(session, project, device_id)
     return None
 
 
@@ -10982,7 +11055,9 @@ def on_bluetooth(session: AppSession, _id: int, body: bytes) -> Optional[int]:
         return Status.ILLEGAL_COMMAND
     write = parse_write(rest[0], 2)
     device = project.devices.get(parse_int(device_text))
-    if write is None or device is None:
+    if device is None:
+        return Status.ILLEGAL_COMMAND
+    if write is None:
         return None
     letter, pin, value = write
     now_ms = session.server.loop.now_ms
@@ -11068,7 +11143,7 @@ def holder_of(project: Project, widget_id: int) -> tuple[Document, int, Optional
     """(what holds the widget, its index there, the template if it is one): top level first, then the templates.
     Errors: Refused(ILLEGAL_COMMAND)."""
     holders: list[tuple[Document, Optional[Document]]] = [(project.document, None)]
-    holders += [(t, t) for w in project.widgets for t in w.get("templates", ())]
+    holders += [(t, t) for w in project.widgets for t in templates_of(w)]
     for holder, template in holders:
         for index, widget in enumerate(holder.get("widgets", ())):
             if widget["id"] == widget_id:
@@ -11094,7 +11169,7 @@ def on_update_widget(session: AppSession, _id: int, body: bytes) -> int:
         return Status.ILLEGAL_COMMAND
     carry_over(old, widget)
     holder["widgets"][index] = widget
-    restart_histories(project, widget)
+    restart_histories(project, old, widget)
     if widget["type"] == "TABS":
         remove_tabs(session, project, holder, max(0, len(widget.get("tabs", ())) - 1))
     project.forget_pins(widget)
@@ -11103,13 +11178,14 @@ def on_update_widget(session: AppSession, _id: int, body: bytes) -> int:
     return OK
 
 
-def restart_histories(project: Project, widget: Document) -> None:
-    """A new map or advanced LCD begins its list with the value it kept (spec 04 §17.3)."""
-    if widget["type"] == "MAP" and widget.get("value"):
+def restart_histories(project: Project, old: Document, widget: Document) -> None:
+    """A changed map or advanced LCD begins its list with the value it kept (spec 04 §17.3)."""
+    if widget["type"] == "MAP" and old.get("value") and same_pin(old, widget):
         project.history_of(widget, project.pools["MAP"]).append(widget["value"])
     elif widget["type"] == "LCD" and widget.get("advancedMode"):
+        kept = [s["value"] for s in old.get("pins", ()) if s.get("value")]
         for stream in widget.get("pins", ()):
-            if stream.get("value"):
+            if stream.get("value") in kept:
                 project.history_of(widget, project.pools["LCD"]).append(stream["value"])
 
 
@@ -11133,10 +11209,10 @@ def on_delete_widget(session: AppSession, _id: int, body: bytes) -> int:
 
 def remove_tabs(session: AppSession, project: Project, holder: Document, last: int) -> None:
     """Widgets on tabs that are no more go, their prices come back (spec 03b §3.4)."""
-    gone = [w for w in holder.get("widgets", ()) if w["tabId"] > last]
+    gone = [w for w in holder.get("widgets", ()) if w.get("tabId", 0) > last]
     if gone:
         session.server.refund(project.account, sum(widget_price(w) for w in gone))
-        set_or_drop(holder, "widgets", [w for w in holder["widgets"] if w["tabId"] <= last])
+        set_or_drop(holder, "widgets", [w for w in holder["widgets"] if w.get("tabId", 0) <= last])
 
 
 @app(Command.GET_WIDGET)
@@ -11274,7 +11350,7 @@ def on_create_device(session: AppSession, _id: int, body: bytes) -> Any:
     server.assign_token(device, new_token())
     project.changed()
     project.account.modified()
-    return to_json(device.document)
+    return device_json(device.document)
 
 
 @app(Command.UPDATE_DEVICE)
@@ -11285,6 +11361,7 @@ def on_update_device(session: AppSession, _id: int, body: bytes) -> int:
         return Status.ILLEGAL_COMMAND_BODY
     for name in DEVICE_UPDATES:
         set_or_drop(device.document, name, document.get(name))
+    take_unknown(device.document, document, "DEVICE")
     project.modified()
     return OK
 
@@ -11321,7 +11398,7 @@ def on_get_devices(session: AppSession, _id: int, body: bytes) -> str:
 def on_get_device(session: AppSession, _id: int, body: bytes) -> Any:
     head, number = words_of(body, 2, split2)
     device = session.project_of(head).devices.get(parse_int(number))
-    return Status.ILLEGAL_COMMAND_BODY if device is None else to_json(device.document)
+    return Status.ILLEGAL_COMMAND_BODY if device is None else device_json(device.document)
 
 
 @app(Command.GET_PROVISION_TOKEN)
@@ -11332,13 +11409,7 @@ def on_provision(session: AppSession, _id: int, body: bytes) -> Any:
         return Status.NOT_ALLOWED
     erase_device(document)
     token = session.server.provide(project, document)
-    view: Document = {}
-    for name in [f[0] for f in fields_of("DEVICE")] + list(document):
-        if name == "token":
-            view["token"] = token
-        elif name in document:
-            view[name] = document[name]
-    return to_json(view).encode("ascii", "replace")
+    return device_json({**document, "token": token}).encode("ascii", "replace")
 
 
 @app(Command.REFRESH_TOKEN)
@@ -11365,7 +11436,8 @@ def on_assign_token(session: AppSession, id: int, body: bytes) -> Optional[int]:
     database = server.database
 
     def found(row: Optional[Document]) -> None:
-        device = project.devices.get(row["device"]) if row is not None else None
+        there = row is not None and session.owner.projects.get(project.id) is project
+        device = project.devices.get(row["device"]) if there and row is not None else None
         if row is None or row["activated"] or device is None:
             session.status(id, Status.NOT_ALLOWED)
             return
@@ -11416,6 +11488,7 @@ def on_update_tag(session: AppSession, _id: int, body: bytes) -> int:
         return Status.ILLEGAL_COMMAND
     stored["name"] = tag["name"]
     set_or_drop(stored, "deviceIds", tag.get("deviceIds"))
+    take_unknown(stored, tag, "TAG")
     project.changed()
     project.modified()
     return OK
@@ -11439,17 +11512,22 @@ def on_get_tags(session: AppSession, _id: int, body: bytes) -> str:
     return to_json(session.project_of(body.decode("utf-8", "replace")).document.get("tags", []))
 
 
+PHONES_LIMIT = 100  # push tokens a widget keeps of each system; the oldest go
+PUSH_TOKEN_LENGTH = 4096  # characters of a token and its phone's id
+
+
 @app(Command.ADD_PUSH_TOKEN, shared=True)
 def on_push_token(session: AppSession, _id: int, body: bytes) -> int:
     """`dash\\0uid\\0token`, kept by the phone's system (spec 03a §7.4)."""
     head, uid, token = words_of(body, 3, split3)
     project = session.project_of(head)
     widget = project.find("NOTIFICATION")
-    if widget is None:
+    if widget is None or len(uid) + len(token) > PUSH_TOKEN_LENGTH:
         return Status.NOT_ALLOWED
     name = {"android": "androidTokens", "ios": "iOSTokens"}.get(session.os.lower())
     if name is not None:
-        widget.setdefault(name, {})[uid] = token
+        others = [pair for pair in widget.get(name, {}).items() if pair[0] != uid]
+        widget[name] = dict([*others, (uid, token)][-PHONES_LIMIT:])
         project.account.save_soon()
     return OK
 
@@ -11526,9 +11604,7 @@ def on_add_energy(session: AppSession, _id: int, body: bytes) -> int:
     if not plausible_transaction(rest[0]):
         return Status.NOT_ALLOWED
     account = session.owner
-    energy = account.document["energy"] + amount
-    account.document["energy"] = max(-(1 << 31), min((1 << 31) - 1, energy))
-    account.modified()
+    account.add_energy(amount)
     if session.server.database is not None and rest[0] not in ("AdColonyAward", "homeScreen"):
         session.server.database.purchase(account.email, amount, rest[0])
     return OK
@@ -11541,8 +11617,7 @@ def on_redeem(session: AppSession, id: int, body: bytes) -> Optional[int]:
 
     def redeemed(status: int, energy: int) -> None:
         if energy:
-            account.document["energy"] += energy
-            account.modified()
+            account.add_energy(energy)
         session.status(id, status)
 
     if database is None or not database.redeem(body.decode("utf-8", "replace"), account.email, redeemed):
@@ -11582,7 +11657,7 @@ def on_create_app(session: AppSession, _id: int, body: bytes) -> Any:
 def on_update_app(session: AppSession, _id: int, body: bytes) -> int:
     face = app_request(session, body)
     account = session.owner
-    stored = next((a for a in account.apps_made if a["id"] == face.get("id")), None)
+    stored = next((a for a in account.apps_made if a.get("id") == face.get("id")), None)
     if stored is None:
         return Status.NOT_ALLOWED
     stored.clear()
@@ -11596,12 +11671,12 @@ def on_delete_app(session: AppSession, id: int, body: bytes) -> Optional[int]:
     """Its projects go too, without a refund; refused while somebody uses it."""
     server, account = session.server, session.owner
     name = body.decode("utf-8", "replace")
-    face = next((a for a in account.apps_made if a["id"] == name), None)
+    face = next((a for a in account.apps_made if a.get("id") == name), None)
     if face is None or any(a.app == name for a in server.accounts.values()):
         return Status.NOT_ALLOWED
     account.apps_made.remove(face)
     account.modified()
-    projects = [account.projects[i] for i in face.get("projectIds", ()) if i in account.projects]
+    projects = [account.projects[i] for i in dict.fromkeys(face.get("projectIds", ())) if i in account.projects]
     session.wait()
 
     def next_one(_error: Optional[Exception] = None) -> None:
@@ -11621,7 +11696,7 @@ def on_update_face(session: AppSession, _id: int, body: bytes) -> int:
     server, account = session.server, session.owner
     parent = session.project_of(body.decode("utf-8", "replace"))
     children = {p.id for p in account.projects.values() if p.document["parentId"] == parent.id}
-    faces = {a["id"] for a in account.apps_made if children.intersection(a.get("projectIds", ()))}
+    faces = {a.get("id") for a in account.apps_made if children.intersection(a.get("projectIds", ()))}
     if not faces:
         return Status.NOT_ALLOWED
     for other in list(server.accounts.values()):
@@ -11657,8 +11732,8 @@ def restore_face_widget(was: Document, widget: Document) -> None:
     kind = widget["type"]
     if kind == "DEVICE_TILES":
         set_or_drop(widget, "tiles", was.get("tiles"))
-        devices = {t["id"]: t.get("deviceIds") for t in was.get("templates", ())}
-        for template in widget.get("templates", ()):
+        devices = {t["id"]: t.get("deviceIds") for t in templates_of(was)}
+        for template in templates_of(widget):
             set_or_drop(template, "deviceIds", devices.get(template["id"]))
     elif kind == "TIMER":
         if same_pin(was, widget):
@@ -11666,6 +11741,11 @@ def restore_face_widget(was: Document, widget: Document) -> None:
             for name in ("startTime", "stopTime"):
                 if was[name] != -1:
                     widget[name] = was[name]
+    elif kind == "TIME_INPUT":
+        for name in (
+            ("value", "startAt", "stopAt", "tzName", "days") if "value" in was and same_pin(was, widget) else ()
+        ):
+            set_or_drop(widget, name, was.get(name))
     elif kind == "EMAIL":
         set_or_drop(widget, "to", was.get("to"))
         set_or_drop(widget, "contentType", was.get("contentType"))
@@ -11680,7 +11760,7 @@ def first_project_of_app(server: Server, account: Account) -> None:
     if account.app == "Blynk":
         return
     for owner in server.accounts.values():
-        face = next((a for a in owner.apps_made if a["id"] == account.app), None)
+        face = next((a for a in owner.apps_made if a.get("id") == account.app), None)
         if face is None or face.get("isMultiFace"):
             continue
         source = owner.projects.get(next(iter(face.get("projectIds", ())), -1))
@@ -11690,7 +11770,7 @@ def first_project_of_app(server: Server, account: Account) -> None:
         document = read_document("PROJECT", {**document, "id": 1}, lenient=True)
         now_ms = server.loop.now_ms
         document.update(isActive=True, createdAt=now_ms, updatedAt=now_ms)
-        assigned = {w["deviceId"] for w in document.get("widgets", ()) if "deviceId" in w}
+        assigned = {w.get("deviceId", 0) for w in document.get("widgets", ()) if widget_type(w).base in "SRM"}
         set_or_drop(document, "devices", [d for d in document.get("devices", ()) if d["id"] in assigned])
         for widget in document.get("widgets", ()):
             erase_widget(widget)
@@ -11755,9 +11835,17 @@ def project_from_clone(session: AppSession, text: str) -> Any:
         return Status.SERVER_ERROR
     if len(account.projects) >= server.settings.limits_dashboards:
         return Status.QUOTA_LIMIT
-    document.update(id=max(account.projects, default=0) + 1, isPreview=False, parentId=-1, isShared=False)
+    document.update(id=free_project_id(account), isPreview=False, parentId=-1, isShared=False)
     project = server.add_project(account, document)
     return pack_json(project.document)
+
+
+def free_project_id(account: Account) -> int:
+    """One more than the highest, as long as that fits 32 bits; else the lowest that is free."""
+    highest: int = max(account.projects, default=0)
+    if highest < (1 << 31) - 1:
+        return highest + 1
+    return next(i for i in range(1, len(account.projects) + 2) if i not in account.projects)
 
 
 @app(Command.GET_PROJECT_BY_TOKEN)
@@ -11766,11 +11854,15 @@ def on_project_by_token(session: AppSession, id: int, body: bytes) -> Optional[i
     return published_project(session, id, Command.GET_PROJECT_BY_TOKEN, body.decode("utf-8", "replace"))
 
 
-def published_project(session: AppSession, id: int, command: int, token: str) -> Optional[int]:
-    """The project a flashed token was made for, without secrets and values."""
+def published_project(
+    session: AppSession, id: int, command: int, token: str, unknown: Optional[int] = Status.NOT_ALLOWED
+) -> Optional[int]:
+    """The project a flashed token was made for, without secrets and values; `unknown` answers for an unknown token."""
     server = session.server
 
     def found(row: Optional[Document]) -> None:
+        if row is None and unknown is None:
+            return
         owner = next((a for a in server.accounts.values() if row is not None and a.email == row["email"]), None)
         project = owner.projects.get(row["project"]) if owner is not None and row is not None else None
         if project is None:
@@ -11779,7 +11871,7 @@ def published_project(session: AppSession, id: int, command: int, token: str) ->
             session.send(command, id, pack_json(clone_of(project)))
 
     if server.database is None or not server.database.find_flashed(token, found):
-        return Status.NOT_ALLOWED
+        return unknown
     return None
 # -- 11g Mail that the app asks for (spec 03a §2.9, 03b §7) ------------------------------------------------------------
 
@@ -12235,7 +12327,6 @@ def on_export_report(session: AppSession, id: int, body: bytes) -> Optional[int]
 
     server.reports.run(project, report["id"], done)
     return None
-
 # ======================================================================================================================
 # 12. Web
 # ======================================================================================================================
@@ -12288,7 +12379,9 @@ class WebReply:
 
     __slots__ = ("status", "kind", "body", "fields", "shared", "file")
 
-    def __init__(self, status: int, kind: str = "", body: bytes = b"", fields: bytes = b"", shared: bool = True) -> None:
+    def __init__(
+        self, status: int, kind: str = "", body: bytes = b"", fields: bytes = b"", shared: bool = True
+    ) -> None:
         self.status, self.kind, self.body, self.fields, self.shared = status, kind, body, fields, shared
         self.file: Optional[tuple[Any, int]] = None
 
@@ -12327,7 +12420,9 @@ class WebRoute:
 
     __slots__ = ("methods", "pattern", "kind", "where", "streams", "handler")
 
-    def __init__(self, methods: str, pattern: str, kind: str, where: str, streams: bool, handler: Callable[..., Any]) -> None:
+    def __init__(
+        self, methods: str, pattern: str, kind: str, where: str, streams: bool, handler: Callable[..., Any]
+    ) -> None:
         self.methods = tuple(methods.split())
         self.pattern, self.kind, self.where, self.streams, self.handler = pattern, kind, where, streams, handler
 
@@ -12366,7 +12461,9 @@ class RouteNode:
                 node = node.words.setdefault(segment, RouteNode())
         node.routes.append(route)
 
-    def find(self, segments: list[str], at: int = 0, arguments: tuple[str, ...] = ()) -> tuple[list[WebRoute], tuple[str, ...]]:
+    def find(
+        self, segments: list[str], at: int = 0, arguments: tuple[str, ...] = ()
+    ) -> tuple[list[WebRoute], tuple[str, ...]]:
         """The routes of a path and its arguments; a word goes before {…}."""
         if at == len(segments):
             return self.routes, arguments
@@ -12480,7 +12577,9 @@ class Web:
         key = (reply.status, reply.kind, keep_alive, reply.shared)
         head = self.heads.get(key)
         if head is None:
-            head = http_status_line(reply.status) + (b"connection: keep-alive\r\n" if keep_alive else b"connection: close\r\n")
+            head = http_status_line(reply.status) + (
+                b"connection: keep-alive\r\n" if keep_alive else b"connection: close\r\n"
+            )
             if reply.kind:
                 head += http_field("content-type", reply.kind) + b"x-content-type-options: nosniff\r\n"
             if reply.shared:
@@ -12581,7 +12680,8 @@ class HttpConnection:
         self.request = request
         web = self.web
         try:
-            route = self.route = web.find(request, self.stream)
+            route: Any = web.find(request, self.stream)
+            self.route = route
         except WebRefusal as answer:
             route = self.route = None
             self.refusal = answer.reply
@@ -12781,7 +12881,9 @@ class HttpConnection:
             seconds = HTTP_HEAD_SECONDS if what == "head" else HTTP_LINGER_SECONDS
             if what == "body":
                 length = self.request.length
-                seconds = HTTP_BODY_SECONDS + min(length if length > 0 else 1 << 40, self.parser.max_body) / HTTP_BODY_RATE
+                seconds = (
+                    HTTP_BODY_SECONDS + min(length if length > 0 else 1 << 40, self.parser.max_body) / HTTP_BODY_RATE
+                )
             self.timer = self.web.loop.call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
@@ -12949,10 +13051,9 @@ def _upgrade(connection: HttpConnection, request: HttpRequest) -> Any:
 
 
 WEBSOCKET_ROUTE = WebRoute("GET", "/websockets", "page", "both", False, _upgrade)
-METHOD_ROUTE = WebRoute("GET", "/static", "page", "both", False, lambda c, r: WebReply(405, "", b"", b"allow: GET, HEAD\r\n"))
-FILE_ROUTE = WebRoute("GET", "/static", "page", "both", False, lambda c, r: serve_static(c, r))
-WEB_FILE_ROUTE = WebRoute("GET", "/", "page", "both", False, lambda c, r: serve_web_file(c, r))
-
+METHOD_ROUTE = WebRoute(
+    "GET", "/static", "page", "both", False, lambda c, r: WebReply(405, "", b"", b"allow: GET, HEAD\r\n")
+)
 # -- 12b The REST interface of devices ---------------------------------------------------------------------------------
 # `/{token}/…`, on both ports (spec 06 §3). First the body is read, then the token, then the rest: so the errors come in
 # the order the Java server gave them (§1.7). A handler gets (connection, request, device, body) and returns a WebReply.
@@ -13069,7 +13170,9 @@ def http_project(connection: HttpConnection, _request: HttpRequest, device: Devi
 
 
 @device_route("GET", "/{token}/isHardwareConnected", "isHardwareConnected")
-def http_hardware_connected(_connection: HttpConnection, _request: HttpRequest, device: Device, _body: None) -> WebReply:
+def http_hardware_connected(
+    _connection: HttpConnection, _request: HttpRequest, device: Device, _body: None
+) -> WebReply:
     return TRUE_REPLY if device.online else FALSE_REPLY
 
 
@@ -13112,7 +13215,7 @@ def widget_values(project: Project, widget: Document) -> list[str]:
             return [stream.get("value", "") for stream in streams]
         first = streams[0] if streams else {}
         value = first.get("value", "") if has_pin(first) else ""
-        return value.split("\0") if value else []  # type: ignore[no-any-return]
+        return value.split("\0") if value else []
     value = widget.get("value")
     return [] if value is None else [value]
 
@@ -13174,7 +13277,9 @@ def http_history(connection: HttpConnection, request: HttpRequest, device: Devic
         else:
             connection.answer(redirect("/" + name))
 
-    return LATER if server.loop.submit("net", server.history.http_csv, device, letter, pin, done=done) else WebReply(503)
+    return (
+        LATER if server.loop.submit("net", server.history.http_csv, device, letter, pin, done=done) else WebReply(503)
+    )
 
 
 # -- writing
@@ -13188,7 +13293,7 @@ def http_update_by_get(connection: HttpConnection, request: HttpRequest, device:
     query = parse_query(request.query)
     values = query.get("value")
     if values is not None:
-        return http_write(connection, request, device, values)
+        return write_values(connection, request, device, values)
     for name in HTTP_PROPERTIES:
         if name in query:
             return http_property(device, request.arguments[1], name, query[name][0])
@@ -13197,7 +13302,11 @@ def http_update_by_get(connection: HttpConnection, request: HttpRequest, device:
 
 @device_route("PUT", "/{token}/update/{pin}", "updatePinData", list_of_texts)
 @device_route("PUT", "/{token}/pin/{pin}", "updatePinData", list_of_texts)
-def http_write(connection: HttpConnection, request: HttpRequest, device: Device, values: list[str]) -> WebReply:
+def http_update(connection: HttpConnection, request: HttpRequest, device: Device, values: list[str]) -> WebReply:
+    return write_values(connection, request, device, values)
+
+
+def write_values(connection: HttpConnection, request: HttpRequest, device: Device, values: list[str]) -> WebReply:
     """Values to the project, the board and the apps, in the order of spec 06 §3.8."""
     if not values:
         return NO_VALUES
@@ -13273,7 +13382,9 @@ def http_property(device: Device, pin_text: str, name: str, text: str) -> WebRep
 
 
 @device_route("PUT", "/{token}/extra/pin/{pin}", "updatePinData", list_of_points)
-def http_extra(connection: HttpConnection, request: HttpRequest, device: Device, points: list[tuple[int, str]]) -> WebReply:
+def http_extra(
+    connection: HttpConnection, request: HttpRequest, device: Device, points: list[tuple[int, str]]
+) -> WebReply:
     """Values with their own times: all into the history, the first one to the project (spec 06 §3.10)."""
     if not points:
         return NO_VALUES
@@ -13333,7 +13444,6 @@ def http_email(connection: HttpConnection, _request: HttpRequest, device: Device
         return web_text(400, "The daily limit of mails is reached.")
     messengers.limited_mail(project.account, to, subject, body.get("title", ""), False)
     return OK_REPLY
-
 # -- 12c Pages and files -----------------------------------------------------------------------------------------------
 # `/`, static files, exports, password reset, clones, the certificate, /health and /metrics (spec 06 §5–7). Pages are
 # files in web/; the server runs without them.
@@ -13416,7 +13526,11 @@ def serve_static(connection: HttpConnection, request: HttpRequest) -> WebReply:
     if name is None:
         return FILE_NOT_FOUND
     if name.endswith((".gz", ".zip")) and not name.startswith("static/"):
-        return FILE_NOT_FOUND if "/" in name else file_reply(server, request, find_file([csv_folder(server.settings)], name))
+        return (
+            FILE_NOT_FOUND
+            if "/" in name
+            else file_reply(server, request, find_file([csv_folder(server.settings)], name))
+        )
     if not name.startswith("static/"):
         return FILE_NOT_FOUND
     name = name[7:]
@@ -13428,6 +13542,10 @@ def serve_web_file(connection: HttpConnection, request: HttpRequest) -> WebReply
     name = safe_path(request.path)
     path = find_file([web_folder()], name) if name is not None else None
     return NOT_FOUND if path is None else file_reply(connection.server, request, path)
+
+
+FILE_ROUTE = WebRoute("GET", "/static", "page", "both", False, serve_static)
+WEB_FILE_ROUTE = WebRoute("GET", "/", "page", "both", False, serve_web_file)
 
 
 @web_route("GET", "/favicon.ico")
@@ -13442,7 +13560,7 @@ def file_reply(server: Any, request: HttpRequest, path: Optional[str], kind: str
     if path is None:
         return FILE_NOT_FOUND
     try:
-        file = open(path, "rb")  # noqa: SIM115
+        file = open(path, "rb")
         facts = os.fstat(file.fileno())
     except OSError:
         return FILE_NOT_FOUND
@@ -13491,7 +13609,11 @@ def _asked_range(request: HttpRequest, size: int, tag: str, modified: str) -> Op
     if text[:6].lower() != "bytes=" or "," in text or request.headers.get("if-range", tag) not in (tag, modified):
         return None
     first, dash, last = text[6:].strip().partition("-")
-    if not dash or not all(t.isascii() and t.isdigit() and len(t) < 19 for t in (first, last) if t) or not (first or last):
+    if (
+        not dash
+        or not all(t.isascii() and t.isdigit() and len(t) < 19 for t in (first, last) if t)
+        or not (first or last)
+    ):
         return None
     if not first:  # the last so many bytes
         length = min(int(last), size)
@@ -13526,7 +13648,12 @@ def front_page(connection: HttpConnection, request: HttpRequest) -> WebReply:
     if path is not None:
         return file_reply(server, request, path)
     settings = server.settings
-    names = {"host": server.host, "http": settings.ports_http, "https": settings.ports_https, "admin": settings.admin_path}
+    names = {
+        "host": server.host,
+        "http": settings.ports_http,
+        "https": settings.ports_https,
+        "admin": settings.admin_path,
+    }
     return html_reply(SMALL_PAGE.format(**{k: escape_html(str(v)) for k, v in names.items()}))
 
 
@@ -13552,7 +13679,11 @@ def certificate_file(connection: HttpConnection, request: HttpRequest) -> WebRep
     except (OSError, IndexError):
         return NOT_FOUND
     for part in text.split("-----BEGIN CERTIFICATE-----")[1:]:
-        blocks.append("-----BEGIN CERTIFICATE-----" + part.partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n")
+        blocks.append(
+            "-----BEGIN CERTIFICATE-----"
+            + part.partition("-----END CERTIFICATE-----")[0]
+            + "-----END CERTIFICATE-----\n"
+        )
     disposition = b'content-disposition: attachment; filename="blynk.crt"\r\n'
     return WebReply(200, STATIC_TYPES["crt"], "".join(blocks).encode("latin-1"), disposition) if blocks else NOT_FOUND
 
@@ -13607,7 +13738,12 @@ def metrics(connection: HttpConnection, _request: HttpRequest) -> WebReply:
         ("accounts", "gauge", "accounts", len(server.accounts)),
         ("apps_online", "gauge", "logged-in app connections", sum(len(a.apps) for a in accounts)),
         ("devices_online", "gauge", "logged-in hardware connections", sum(len(a.hardware) for a in accounts)),
-        ("devices", "gauge", "devices of all projects", sum(len(p.devices) for a in accounts for p in a.projects.values())),
+        (
+            "devices",
+            "gauge",
+            "devices of all projects",
+            sum(len(p.devices) for a in accounts for p in a.projects.values()),
+        ),
         ("messages_total", "counter", "messages of boards, apps and HTTP clients", server.stats.messages),
         ("disk_free_bytes", "gauge", "room for the data folder", -1 if free is None else free),
         ("problems", "gauge", "what keeps the server from doing its work", len(server_problems(server))),
@@ -13616,7 +13752,9 @@ def metrics(connection: HttpConnection, _request: HttpRequest) -> WebReply:
     for name, kind, text, value in rows:
         lines.append(f"# HELP blynk_{name} {text}\n# TYPE blynk_{name} {kind}\nblynk_{name} {value}\n")
     for kind, pool in server.loop.pools.items():
-        lines.append(f'blynk_jobs_done_total{{kind="{kind}"}} {pool.done_count}\nblynk_jobs_waiting{{kind="{kind}"}} {len(pool.jobs)}\n')
+        lines.append(
+            f'blynk_jobs_done_total{{kind="{kind}"}} {pool.done_count}\nblynk_jobs_waiting{{kind="{kind}"}} {len(pool.jobs)}\n'
+        )
     return WebReply(200, "text/plain; version=0.0.4; charset=utf-8", "".join(lines).encode(), NO_STORE, shared=False)
 
 
@@ -13659,6 +13797,10 @@ class ResetTokens:
             del self.pool[token]
 
     def load(self) -> None:
+        """What the last stop kept, the Java server's too."""
+        java = self.server.store.path("data", "tokens_pool_temp.bin")
+        for token, row in read_java_tokens(java).items():
+            self.pool[token] = (row["email"], row["appName"], int(row["expireAt"]))
         path = self.server.store.path("data", RESET_FILE)
         try:
             with open(path, encoding="utf-8") as file:
@@ -13799,7 +13941,6 @@ def cloned_project(connection: HttpConnection, request: HttpRequest) -> WebReply
 
     server.find_clone(token, found)
     return LATER
-
 # -- 12d Administration ------------------------------------------------------------------------------------------------
 # `/admin…` (spec 06 §8): on the TLS port, for allowed addresses, with a cookie that other sites cannot use. No answer holds
 # a password or its hash. The page itself is web/admin.
@@ -13884,7 +14025,10 @@ class Admin:
         return basic_credentials(request) is not None or self.session_of(request) is not None
 
     def authorize(
-        self, connection: HttpConnection, request: HttpRequest, done: Callable[[Optional[str], Optional[WebReply]], object]
+        self,
+        connection: HttpConnection,
+        request: HttpRequest,
+        done: Callable[[Optional[str], Optional[WebReply]], object],
     ) -> None:
         """Calls done(e-mail, None) for the administrator, done(None, refusal) for others (spec 06 §4); later, or at once."""
         credentials = basic_credentials(request)
@@ -13941,7 +14085,8 @@ def basic_credentials(request: HttpRequest) -> Optional[tuple[str, str]]:
 def session_cookie(value: str, seconds: int, now_ms: int) -> bytes:
     expires = http_date(now_ms / 1000 + seconds)
     return http_field(
-        "set-cookie", f"session={value}; Max-Age={seconds}; Expires={expires}; Path=/; HttpOnly; Secure; SameSite=Strict"
+        "set-cookie",
+        f"session={value}; Max-Age={seconds}; Expires={expires}; Path=/; HttpOnly; Secure; SameSite=Strict",
     )
 
 
@@ -14052,7 +14197,9 @@ def sorted_rows(rows: list[Document], query: dict[str, str]) -> list[Document]:
     values = [row.get(field) for row in rows]
     if not any(isinstance(v, (str, int, float)) for v in values):
         raise WebRefusal(BROKEN)
-    numbers = all(isinstance(v, (int, float)) or v is None or isinstance(v, str) and v.lstrip("-").isdigit() for v in values)
+    numbers = all(
+        isinstance(v, (int, float)) or v is None or isinstance(v, str) and v.lstrip("-").isdigit() for v in values
+    )
 
     def key(row: Document) -> Any:
         value = row.get(field)
@@ -14111,7 +14258,10 @@ def admin_users(connection: HttpConnection, request: HttpRequest, _session: Admi
     query = list_query(request)
     part = filter_of(query, "name")
     accounts = {a.user_name: a for a in connection.server.accounts.values() if part in a.email}
-    heads = [{**{k: v for k, v in a.document.items() if k not in ("pass", "journal", "profile")}, "id": n} for n, a in accounts.items()]
+    heads = [
+        {**{k: v for k, v in a.document.items() if k not in ("pass", "journal", "profile")}, "id": n}
+        for n, a in accounts.items()
+    ]
     chosen_rows = paged(sorted_rows(heads, query), query)
     return admin_json([user_view(accounts[row["id"]]) for row in chosen_rows], len(heads))
 
@@ -14357,7 +14507,9 @@ def stats_document(server: Any) -> Document:
     stats, pools = server.stats, server.loop.pools
     accounts = list(server.accounts.values())
     now_ms = server.loop.now_ms
-    changes = [max([a.document["lastModifiedTs"], *(p.document["updatedAt"] for p in a.projects.values())]) for a in accounts]
+    changes = [
+        max([a.document["lastModifiedTs"], *(p.document["updatedAt"] for p in a.projects.values())]) for a in accounts
+    ]
     io: Document = {}
     for name, pool in (
         ("messaging", pools["net"]), ("history", pools["disk"]), ("db", None), ("reporting", None), ("getServer", None)
@@ -14430,7 +14582,7 @@ def info_of(server: Any, name: str) -> Iterator[Any]:
 
 
 STATISTICS: dict[str, Callable[[Any], dict[str, int]]] = {
-    "/stats/messages": lambda server: stats_document(server)["commands"],  # type: ignore[no-any-return]
+    "/stats/messages": lambda server: stats_document(server)["commands"],
     "/stats/widgets": lambda server: tally(w["type"] for p in all_projects(server) for w in p.widgets),
     "/stats/projectsPerUser": lambda server: tally(len(a.projects) for a in server.accounts.values()),
     "/stats/boards": lambda server: tally(d.document.get("boardType") for d in all_devices(server)),
@@ -14466,7 +14618,9 @@ def admin_realtime(connection: HttpConnection, _request: HttpRequest, _session: 
 def admin_rates(connection: HttpConnection, request: HttpRequest, _session: AdminSession) -> WebReply:
     rows = []
     for account in connection.server.accounts.values():
-        app_rate, hard_rate = (int(sum(s.quota.rate for s in sessions)) for sessions in (account.apps, account.hardware))
+        app_rate, hard_rate = (
+            int(sum(s.quota.rate for s in sessions)) for sessions in (account.apps, account.hardware)
+        )
         if app_rate or hard_rate:
             rows.append({"name": account.email, "appRate": app_rate, "hardRate": hard_rate})
     return admin_json(sorted_rows(rows, list_query(request)))
@@ -14645,7 +14799,7 @@ def admin_backup(connection: HttpConnection, _request: HttpRequest, _session: Ad
         day = time.strftime("%Y-%m-%d", time.localtime(server.loop.now_ms / 1000))
         fields = http_field("content-disposition", f'attachment; filename="blynk-backup-{day}.tar.gz"') + NO_STORE
         reply = WebReply(200, STATIC_TYPES["gz"], b"", fields, False)
-        file = open(path, "rb")  # noqa: SIM115
+        file = open(path, "rb")
         try:
             os.remove(path)  # it lives until it is sent
         except OSError:
@@ -14655,7 +14809,6 @@ def admin_backup(connection: HttpConnection, _request: HttpRequest, _session: Ad
 
     backup_running(server, path, made)
     return LATER
-
 # -- 12e Firmware ------------------------------------------------------------------------------------------------------
 # `/admin/ota/…` (spec 06 §4): the administrator uploads a firmware, boards are told where it is, at once or when they
 # report another build. Uploads go to disk as they come, in <data>/static/ota; boards fetch them from there, piece by
@@ -14816,7 +14969,7 @@ class FirmwareUpload:
     def _write(self, data: bytes) -> None:
         if self.file is None:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
-            self.file = open(self.path, "wb")  # noqa: SIM115
+            self.file = open(self.path, "wb")
         self.file.write(data)
 
     def _written(self, _result: Any, problem: Optional[Exception]) -> None:
@@ -15005,7 +15158,6 @@ def ota_stop(connection: HttpConnection, request: HttpRequest) -> WebReply:
 
     connection.server.web.admin.authorize(connection, request, authorized)
     return LATER
-
 # -- 12f MQTT ----------------------------------------------------------------------------------------------------------
 # Boards that speak MQTT (spec 01 §10): user name = e-mail of the account, password = device token. What they publish to
 # `hardware` ("vw 5 123") is a value. Ours beyond the Java server: a board that subscribes to `hardware` gets what the app
@@ -16014,16 +16166,13 @@ class Server:
         """Takes energy. Errors: Refused(ENERGY_LIMIT); only users of the standard app are refused (spec 03a §8)."""
         if self.settings.limits_energy == "unlimited" or not price:
             return
-        energy = account.document["energy"]
-        if price > energy and account.app == "Blynk":
+        if price > account.document["energy"] and account.app == "Blynk":
             raise Refused(Status.ENERGY_LIMIT)
-        account.document["energy"] = energy - price
-        account.modified()
+        account.add_energy(-price)
 
     def refund(self, account: Account, price: int) -> None:
         if self.settings.limits_energy != "unlimited" and price:
-            account.document["energy"] += price
-            account.modified()
+            account.add_energy(price)
 
     # -- projects, devices, tokens -----------------------------------------------------------------------------------
 
@@ -16097,7 +16246,7 @@ class Server:
         document = project.document
         set_or_drop(document, "devices", [d for d in document["devices"] if d is not device.document])
         for widget in project.widgets:
-            if widget.get("deviceId") == device.id and widget_type(widget).base in "SM":
+            if widget.get("deviceId") == device.id and widget_type(widget).base in "SRM":
                 erase_widget(widget, project)
             self._remove_from_widget(widget, device.id)
         for tag in document.get("tags", ()):

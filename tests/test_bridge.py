@@ -3,6 +3,8 @@
 
 import json
 import os
+import random
+import re
 import shutil
 import socket
 import struct
@@ -101,6 +103,27 @@ def test_text_between_frames_is_shown_once_with_a_hint_and_harms_nothing(wired):
     wired.board.send("vw 5 2")
     wired.app.expect("1-0 vw 5 2")
     assert wired.bridge.log.count("move debug output") == 1
+
+
+def test_what_a_board_prints_cannot_move_the_cursor_of_a_terminal(wired):
+    wired.board.start(wired.house.tokens[0])
+    wired.board.send_raw(b"clear the screen\x1b[2J please\r\n")
+    assert wired.bridge.expect("text: clear").endswith("clear the screen·[2J please")
+
+
+def test_frames_shown_on_request_have_no_tokens(place, house):
+    board, bridge = bridge_to(place, house.server.http_port, "-v")
+    board.start(house.tokens[0])
+    board.command("BRIDGE", "64", "i", house.tokens[1])
+    bridge.expect("board: bridge")
+    board.send("vw 5 1")
+    bridge.expect("board: hardware 4 vw 5 1")
+    assert house.tokens[0] not in bridge.log and house.tokens[1] not in bridge.log
+
+
+def test_a_token_may_begin_with_a_dash():
+    token = "-" + "t" * 31
+    assert program().read_command_line(["--token", token, "-c", "/dev/x"]).token == token
 
 
 def test_a_token_of_the_command_line_replaces_the_boards(place, house):
@@ -293,6 +316,17 @@ def test_the_wrong_kind_of_connection_is_named(place, server, port, options, sai
     board, bridge = bridge_to(place, getattr(server, port), *options)
     send_login(board, UNKNOWN_TOKEN)
     bridge.expect(said)
+
+
+def test_the_fingerprint_to_paste_is_shown(place, server):
+    board, bridge = bridge_to(place, server.https_port, "--tls")
+    send_login(board, UNKNOWN_TOKEN)
+    shown = re.search(r"it shows ([0-9a-f]{64})", bridge.expect("is not trusted")).group(1)
+    app = server.app()
+    app.make_project(1)
+    cable = Cable(place.folder, "ttyV1")
+    board, _ = bridge_to(place, server.https_port, "--tls", "--fingerprint", shown, cable=cable)
+    assert board.start(app.token()) == OK
 
 
 def test_a_web_server_is_recognised(place):
@@ -652,6 +686,15 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments, said):
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_mistake_in_the_settings_file_is_said_at_start(place):
+    path = os.path.join(place.folder, "ser.ini")
+    for text, said in (("speed = 9600", "speed: no such option"), ("baud = fast", "baud = fast: expected int")):
+        with open(path, "w") as file:
+            file.write(f"[/dev/ttyACM0]\n{text}\n")
+        done = run_program("-c", "/dev/x", "--config", path)
+        assert done.returncode == 2 and said in done.stderr and "[/dev/ttyACM0]" in done.stderr
+
+
 def test_the_original_scripts_options_are_understood(place, house):
     cable = place.keep(Cable(place.folder, baud=9600))
     arguments = ["-f", "SER", "-c", cable.path, "-b", "9600", "-t", "TCP", "-s", HOST, "-p", house.server.http_port]
@@ -915,8 +958,6 @@ def test_silence_brings_the_reader_into_step():
 
 
 def test_random_noise_never_breaks_the_reader():
-    import random
-
     chance = random.Random(7)
     reader = program().FrameReader()
     good = 0
@@ -1037,3 +1078,65 @@ def test_a_thousand_values_of_the_uno_on_its_own_account(place, house):
         frame = app.take(lambda f: f.text.startswith("1-0 vw 6 "), 20, f"number {len(seen) + 1}")
         seen.append(int(frame.text.rpartition(" ")[2]))
     assert seen == list(range(1, 1001))
+
+
+def back_within(app, seconds):
+    """Sends a new number every three seconds until the Uno answers one; returns how long that took."""
+    began, number = time.monotonic(), 5000
+    while time.monotonic() - began < seconds:
+        number += 1
+        app.send(f"1-0 vw 1 {number}")
+        try:
+            app.expect(f"1-0 vw 2 {number}", timeout=3)
+            return time.monotonic() - began
+        except AssertionError:
+            continue
+    raise AssertionError(f"the Uno did not come back in {seconds} s")
+
+
+@pytest.mark.slow
+def test_an_uno_is_back_after_noise(place, house):
+    cable, _, bridge = uno_wired(place, house)
+    chance = random.Random(5)
+    cable.spoil = lambda data, to_board: bytes(
+        byte ^ 1 << chance.randrange(8) if chance.random() < 1e-3 else byte for byte in data
+    )
+    for n in range(1, 201):
+        house.app.send(f"1-0 vw 1 {n}")
+        house.app.receive(0.15)
+    cable.spoil = lambda data, to_board: data
+    took = back_within(house.app, 90)
+    print(f"back after {took:.0f} s; {bridge.log.count('online at')} logins")
+
+
+@pytest.mark.slow
+def test_an_uno_is_back_after_its_ring_ran_over(place, house):
+    """Without pacing, forty values at once: what --pace is there against."""
+    uno_wired(place, house, "--pace", 0)
+    for n in range(1, 41):
+        house.app.send(f"1-0 vw 1 {n}")
+    took = back_within(house.app, 90)
+    print(f"back after {took:.0f} s")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The file itself
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_rooms_are_where_the_front_matter_says():
+    with open(PROGRAM, encoding="utf-8") as file:
+        source = file.read()
+    front, _, rest = source.partition('"""\n\nfrom')
+    listed = re.findall(r"(\d+) ([A-Z][A-Za-z ]+?)(?=   |\n)", front)
+    banners = re.findall(r"^# =+\n#  (\d+)  (.+)\n#\n#  \S", rest, re.MULTILINE)
+    assert listed == banners
+
+
+def test_the_readme_names_every_option():
+    with open(os.path.join(os.path.dirname(PROGRAM), "README.md"), encoding="utf-8") as file:
+        readme = file.read()
+    if "## Boards on a USB cable" not in readme:
+        pytest.skip("the chapter is not written yet")
+    missing = [flag for row in program().OPTIONS for flag in row[1] if flag not in readme]
+    assert not missing

@@ -1,10 +1,11 @@
 """The HTTP/1.1 codec by itself: every split of the same bytes gives the same events, and what is wrong is refused."""
 
-import blynk_pi
 import pytest
-from blynk_pi import HttpError, HttpParser, HttpRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import blynk_pi
+from blynk_pi import HttpError, HttpParser, HttpRequest
 
 
 def events(pieces, **limits):

@@ -2,13 +2,14 @@
 
 import queue
 
-import blynk_pi
 import pytest
-from blynk_pi import MqttCodec, MqttError
 from clients import OK, TIMEOUT, connect, until, widget
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import HOST
+
+import blynk_pi
+from blynk_pi import MqttCodec, MqttError
 
 mqtt = pytest.importorskip("paho.mqtt.client")
 
@@ -20,10 +21,14 @@ class Board:
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=protocol)
         self.client.username_pw_set(user, token)
         self.events = queue.Queue()
-        self.client.on_connect = lambda c, u, flags, reason, p: self.events.put(("connected", reason.value, flags.session_present))
+        self.client.on_connect = lambda c, u, flags, reason, p: self.events.put(
+            ("connected", reason.value, flags.session_present)
+        )
         self.client.on_disconnect = lambda c, u, flags, reason, p: self.events.put(("disconnected", None, None))
         self.client.on_message = lambda c, u, m: self.events.put((m.topic, m.payload.decode(), m.qos))
-        self.client.on_subscribe = lambda c, u, mid, codes, p: self.events.put(("subscribed", [code.value for code in codes], None))
+        self.client.on_subscribe = lambda c, u, mid, codes, p: self.events.put(
+            ("subscribed", [code.value for code in codes], None)
+        )
         self.client.on_unsubscribe = lambda c, u, mid, codes, p: self.events.put(("unsubscribed", None, None))
         self.client.connect(HOST, server.mqtt_port, keepalive=keepalive)
         self.client.loop_start()
@@ -165,7 +170,16 @@ def test_a_second_connect_is_ignored(raw, house):
 
 @pytest.mark.parametrize(
     "data",
-    [b"\x30\xff\xff\xff\xff\x01", b"\x30\xfc\x7f", b"\x36\x05\x00\x01a\x00\x01", b"\x30\x03\x00\x05a", b"\x30\x03\x00\x01#", b"\xf0\x00", b"\x20\x02\x00\x00", b"\x80\x02\x00\x01"],
+    [
+        b"\x30\xff\xff\xff\xff\x01",
+        b"\x30\xfc\x7f",
+        b"\x36\x05\x00\x01a\x00\x01",
+        b"\x30\x03\x00\x05a",
+        b"\x30\x03\x00\x01#",
+        b"\xf0\x00",
+        b"\x20\x02\x00\x00",
+        b"\x80\x02\x00\x01",
+    ],
 )
 def test_malformed_packets_close_the_connection(raw, data):
     raw.sendall(data)

@@ -15,7 +15,10 @@ def test_mosquitto_pub_writes_a_value(server, house):
     subprocess.run(["mosquitto_pub", *arguments, "-t", "hardware", "-m", "vw 5 77", "-q", "1"], check=True, timeout=20)
     house.app.expect("1-0 vw 5 77")
     refused = subprocess.run(
-        ["mosquitto_pub", *arguments[:-1], "wrong", "-t", "hardware", "-m", "vw 5 78"], timeout=20, capture_output=True, check=False
+        ["mosquitto_pub", *arguments[:-1], "wrong", "-t", "hardware", "-m", "vw 5 78"],
+        timeout=20,
+        capture_output=True,
+        check=False,
     )
     assert refused.returncode
 

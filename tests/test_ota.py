@@ -4,12 +4,13 @@ import base64
 import json
 import os
 
-import blynk_pi
 import pytest
 from clients import OK, connect_tls, http_raw, password_hash, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers import HOST
+
+import blynk_pi
 
 BUILD = "Aug 14 2017 20:31:49"
 
@@ -19,7 +20,8 @@ def basic(password="admin", user="admin@blynk.cc"):
 
 
 def multipart(content, filename="fw.bin", name="upfile"):
-    head = f'--XX\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    head = f'--XX\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n'
+    head += "Content-Type: application/octet-stream\r\n\r\n"
     return head.encode() + content + b"\r\n--XX--\r\n", {"Content-Type": "multipart/form-data; boundary=XX"}
 
 
@@ -172,7 +174,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(server, web):
 
 def test_chunked_upload_with_curls_expectation(server):
     body, headers = multipart(firmware())
-    lines = [f"{k}: {v}" for k, v in {**headers, **basic(), "Transfer-Encoding": "chunked", "Connection": "close"}.items()]
+    lines = [
+        f"{k}: {v}" for k, v in {**headers, **basic(), "Transfer-Encoding": "chunked", "Connection": "close"}.items()
+    ]
     head = "\r\n".join(["POST /admin/ota/start?user=nobody@example.com HTTP/1.1", *lines, "", ""]).encode()
     answer = http_raw(HOST, server.https_port, head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body), tls=True)
     assert answer.endswith(b"Requested user not found.")
@@ -197,7 +201,9 @@ def test_the_file_of_a_form_comes_out_whole_however_it_was_cut(content, cuts, fi
     if mark in b"\r\n" + content + b"\r\n":
         return
     body = b'preamble\r\n--b0undary\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' if field_before else b""
-    body += b'--b0undary\r\nContent-Disposition: form-data; filename="a.bin"\r\n\r\n' + content + b"\r\n--b0undary--\r\n"
+    body += (
+        b'--b0undary\r\nContent-Disposition: form-data; filename="a.bin"\r\n\r\n' + content + b"\r\n--b0undary--\r\n"
+    )
     form, out, at = blynk_pi.FormFile("b0undary"), b"", 0
     for cut in cuts:
         out += form.feed(body[at : at + cut])

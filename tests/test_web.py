@@ -10,7 +10,6 @@ import socket
 import ssl
 import time
 
-import blynk_pi
 import pytest
 from clients import (
     OK,
@@ -23,6 +22,8 @@ from clients import (
     until,
 )
 from servers import HOST, ROOT, free_ports
+
+import blynk_pi
 
 
 @pytest.fixture

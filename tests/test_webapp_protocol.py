@@ -15,6 +15,7 @@ WEB = os.path.join(ROOT, "web")
 NODE = shutil.which("node")
 BUDGET = 150_000  # bytes of the app, each file gzipped as it travels
 NOT_THE_APP = ("admin", "reset")  # pages of their own
+SAME = set("X|Y|GET|POST|PUT|DELETE|HTML|SMS|LED|LCD|Pin|Token|Firmware|Webhook|Webhooks|Bluetooth LE|{0} widgets".split("|"))
 
 
 def files():
@@ -97,7 +98,8 @@ def test_every_text_is_there_in_every_language(web):
         used |= set(re.findall(r'\bt\(\s*"((?:[^"\\]|\\.)*)"', read(name)))
     reasons = re.search(r"const REASONS = \{(.*?)\};", read("session.js"), re.DOTALL)[1]
     used |= set(re.findall(r': "((?:[^"\\]|\\.)*)"', reasons))
-    assert sorted(used - set(texts)) == [], "without translation"
+    used = {text for text in used if not re.fullmatch(r"[\d.]+ (s|min|h)", text)}
+    assert sorted(used - set(texts) - SAME) == [], "without translation"
     assert sorted(set(texts) - used) == [], "translated, but not used"
     for english, translations in texts.items():
         assert len(translations) == 2 and all(translations), english

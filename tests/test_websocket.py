@@ -4,9 +4,10 @@
 import itertools
 
 import pytest
-from blynk_pi import WebSocketCodec, WebSocketError, ws_close_frame, ws_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from blynk_pi import WebSocketCodec, WebSocketError, ws_close_frame, ws_frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 MASK = b"\x12\x34\x56\x78"
@@ -45,14 +46,15 @@ def close(code=None, reason=b""):
     return frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason)
 
 
+SIZES = (0, 125, 126, 127, 128, 65535, 65536)
 EURO = "κόσμε€".encode()
 FINE_CLOSES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999)
 BAD_CLOSES = (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
 
 CASES = {
     # 1 framing: texts and binaries of every form of length
-    **{f"1.1.{i}": ([frame(TEXT, b"*" * n)], [(TEXT, b"*" * n)]) for i, n in enumerate((0, 125, 126, 127, 128, 65535, 65536), 1)},
-    **{f"1.2.{i}": ([frame(BINARY, b"\xfe" * n)], [(BINARY, b"\xfe" * n)]) for i, n in enumerate((0, 125, 126, 127, 128, 65535, 65536), 1)},
+    **{f"1.1.{i}": ([frame(TEXT, b"*" * n)], [(TEXT, b"*" * n)]) for i, n in enumerate(SIZES, 1)},
+    **{f"1.2.{i}": ([frame(BINARY, b"\xfe" * n)], [(BINARY, b"\xfe" * n)]) for i, n in enumerate(SIZES, 1)},
     "1.3.1 two in one read": ([frame(TEXT, b"a") + frame(BINARY, b"b")], [(TEXT, b"a"), (BINARY, b"b")]),
     "1.3.2 length longer than it need be": ([frame(TEXT, b"a", form=2)], [1002]),
     "1.3.3 the same in eight bytes": ([frame(TEXT, b"a" * 200, form=8)], [1002]),
@@ -66,7 +68,10 @@ CASES = {
     "2.7 unsolicited pong": ([frame(PONG, b"x")], [(PONG, b"x")]),
     "2.10 ten pings": ([frame(PING, b"%d" % i) for i in range(10)], [(PING, b"%d" % i) for i in range(10)]),
     # 3 reserved bits
-    **{f"3.{r} reserved bits {r}": ([frame(TEXT, b"a"), frame(TEXT, b"b", reserved=r)], [(TEXT, b"a"), 1002]) for r in range(1, 8)},
+    **{
+        f"3.{r} reserved bits {r}": ([frame(TEXT, b"a"), frame(TEXT, b"b", reserved=r)], [(TEXT, b"a"), 1002])
+        for r in range(1, 8)
+    },
     "3.8 on a control frame": ([frame(PING, reserved=4)], [1002]),
     # 4 opcodes nobody knows
     **{f"4.1.{op} opcode {op}": ([frame(op, b"x")], [1002]) for op in range(3, 8)},
@@ -97,7 +102,11 @@ CASES = {
     "6.1.1 empty": ([frame(TEXT)], [(TEXT, b"")]),
     "6.2.1 whole": ([frame(TEXT, EURO)], [(TEXT, EURO)]),
     "6.2.3 a piece for each byte": (
-        [frame(TEXT, EURO[:1], final=False), *(frame(0, EURO[i : i + 1], final=False) for i in range(1, len(EURO) - 1)), frame(0, EURO[-1:])],
+        [
+            frame(TEXT, EURO[:1], final=False),
+            *(frame(0, EURO[i : i + 1], final=False) for i in range(1, len(EURO) - 1)),
+            frame(0, EURO[-1:]),
+        ],
         [(TEXT, EURO)],
     ),
     "6.3.1 surrogate": ([frame(TEXT, b"a\xed\xa0\x80b")], [1007]),

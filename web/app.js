@@ -7,15 +7,15 @@ import { Status } from "./protocol.js";
 
 // Route -> [module, function of it, who may see it: "all", "user" or "guest" too].
 const ROUTES = [
-  ["login", "login", "showLogin", "all"], ["register", "login", "showRegister", "all"], ["reset", "login", "showReset", "all"],
-  ["certificate", "certificate", "showCertificate", "all"], ["guest/:email/:token", "login", "showGuest", "all"],
+  ["login", "account", "showLogin", "all"], ["register", "account", "showRegister", "all"], ["reset", "account", "showReset", "all"],
+  ["certificate", "account", "showCertificate", "all"], ["guest/:email/:token", "account", "showGuest", "all"],
   ["", "projects", "showProjects", "guest"], ["account", "account", "showAccount", "user"], ["notifications", "account", "showNotifications", "user"],
-  ["project/:id", "project", "showProject", "guest"], ["project/:id/edit", "project", "showEditor", "user"],
-  ["project/:id/tile/:widget/:device", "project", "showTilePage", "guest"], ["project/:id/template/:widget/:template", "project", "showTemplateEditor", "user"],
+  ["project/:id", "projects", "showProject", "guest"], ["project/:id/edit", "projects", "showEditor", "user"],
+  ["project/:id/tile/:widget/:device", "projects", "showTilePage", "guest"], ["project/:id/template/:widget/:template", "projects", "showTemplateEditor", "user"],
   ["project/:id/settings", "projects", "showSettings", "user"], ["project/:id/devices", "devices", "showDevices", "user"],
-  ["project/:id/device/:device", "devices", "showDevice", "user"], ["project/:id/tags", "devices", "showTags", "user"], ["project/:id/share", "share", "showShare", "user"],
+  ["project/:id/device/:device", "devices", "showDevice", "user"], ["project/:id/tags", "devices", "showTags", "user"], ["project/:id/share", "devices", "showShare", "user"],
   ["project/:id/chart/:widget", "chart", "showChart", "guest"], ["project/:id/chart/:widget/:device", "chart", "showChart", "guest"],
-  ["project/:id/rules", "rules", "showRules", "user"], ["project/:id/reports", "reports", "showReports", "user"], ["project/:id/notifications", "account", "showNotifications", "user"],
+  ["project/:id/rules", "automation", "showRules", "user"], ["project/:id/reports", "automation", "showReports", "user"], ["project/:id/notifications", "account", "showNotifications", "user"],
 ];
 
 function match(path) {

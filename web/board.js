@@ -1,11 +1,154 @@
-// A grid of widgets on the screen: a project's, or that of a tile's page. In play mode it is alive; the editor builds on it.
+// One widget on the screen. The model marks views dirty as often as it likes; each is drawn once per animation frame.
 
 import { go } from "./app.js";
-import { h, toast } from "./dom.js";
-import { arrange } from "./layout.js";
+import { h, icon, toast } from "./dom.js";
+import { cssColor, readable } from "./format.js";
 import { t } from "./i18n.js";
+import { arrange } from "./layout.js";
+import { Refusal } from "./protocol.js";
 import { explain, session } from "./session.js";
-import { View } from "./view.js";
+
+const waiting = new Set();
+let frame = 0;
+
+function flush() {
+  frame = 0;
+  for (const view of waiting) {
+    waiting.delete(view);
+    try {
+      view.update();
+    } catch (problem) {
+      view.fail(problem);
+    }
+  }
+}
+
+const WRITE_PAUSE = 100;       // ms between two values of one control; the server allows 100 messages a second in all
+
+export class View {
+  constructor(instance, env) {
+    this.instance = instance;
+    this.env = env;
+    this.type = instance.type;
+    this.cleanups = [];
+    this.onupdate = null;
+    this.title = h("span.label");
+    this.mark = h("span.offline", { hidden: true, title: t("offline") }, icon("warning"), h("span.sr", null, t("offline")));
+    this.header = h("header.w-head", null, this.title, this.mark);
+    this.body = h(".w-body");
+    this.el = h("section.widget", { "data-type": instance.widget.type, "data-id": String(instance.widget.id) }, this.header, this.body);
+    instance.views.add(this);
+    if (this.type) {
+      try {
+        this.body.append(this.type.draw(this));
+      } catch (problem) {
+        this.fail(problem);
+      }
+    } else this.body.append(h(".unknown", null, icon("widget"), h("span", null, String(instance.widget.type))));
+    this.update();
+  }
+
+  get w() { return this.instance.w; }
+  get state() { return this.instance.state; }
+  get name() { return this.w.label || (this.type ? t(this.type.name) : String(this.instance.widget.type)); }
+  get enabled() { return this.w.isEnabled !== false; }
+
+  dirty() {
+    waiting.add(this);
+    if (!frame) frame = requestAnimationFrame(flush);
+  }
+
+  update() {
+    const { w, type } = this;
+    this.el.setAttribute("aria-label", this.name);
+    this.el.setAttribute("role", "group");
+    this.title.textContent = w.label || (type && !type.quiet ? t(type.name) : "");
+    this.title.classList.toggle("unnamed", !w.label);
+    this.header.hidden = !this.title.textContent && !this.bound;
+    const color = w.isDefaultColor ? "" : cssColor(w.color);
+    if (color !== this.color) {
+      this.color = color;
+      if (color) {
+        this.el.style.setProperty("--accent", color);
+        this.el.style.setProperty("--on-accent", readable(color));
+      } else for (const name of ["--accent", "--on-accent"]) this.el.style.removeProperty(name);
+    }
+    const away = !this.env.editing && this.bound && !this.env.project.online(this.instance.target);
+    this.mark.hidden = !away;
+    this.el.classList.toggle("away", away);
+    if (!this.enabled !== this.wasDisabled) {
+      this.wasDisabled = !this.enabled;
+      if (!this.env.editing) this.body.inert = this.wasDisabled;
+      this.el.classList.toggle("disabled", this.wasDisabled);
+    }
+    this.onupdate?.();
+  }
+
+  /** Bound to a device: the offline mark makes sense. */
+  get bound() {
+    const { w } = this;
+    return w.type !== "WEBHOOK" && (w.pin >= 0 || (Array.isArray(w.pins) && w.pins.some((stream) => stream.pin >= 0)));
+  }
+
+  fail(problem) {
+    console.error(problem);
+    this.body.replaceChildren(h(".unknown", null, icon("warning"), h("span", null, t("This widget cannot be drawn."))));
+    this.onupdate = null;
+  }
+
+  /** Send a value now. */
+  send(value, index = 0) {
+    if (this.env.editing) return;
+    if (!this.env.project.active) return this.env.explainPaused();
+    if (!this.env.project.write(this.instance, value, index) && this.w.pin !== -1) this.env.explainLost();
+  }
+
+  /**
+   * sender(index) -> send(value, last): at most one value each `frequency` ms (100 when it is 0), the newest one wins and
+   * the last one is always sent; with "send on release" only the last.
+   */
+  sender(index = 0) {
+    let next = 0, timer = 0, kept = null, sent = null;
+    this.cleanups.push(() => clearTimeout(timer));
+    const go = () => {
+      timer = 0;
+      next = Date.now() + Math.max(WRITE_PAUSE, Number(this.w.frequency) || 0);
+      const value = kept;
+      kept = null;
+      if (value === null) return;
+      sent = value;
+      this.send(value, index);
+    };
+    return (value, last = false) => {
+      if (this.w.sendOnReleaseOn && !last) return;
+      if (value === sent && kept === null && this.state.values[index] === value) return;      // let go where it was
+      kept = value;
+      const pause = next - Date.now();
+      if (pause <= 0) { clearTimeout(timer); go(); }
+      else if (!timer) timer = setTimeout(go, pause);
+    };
+  }
+
+  /** Ask the server; a refusal becomes a message. */
+  async request(...args) {
+    try {
+      return await this.env.link.request(...args);
+    } catch (refusal) {
+      if (!(refusal instanceof Refusal)) throw refusal;
+      this.env.explain(refusal);
+      return null;
+    }
+  }
+
+  remove() {
+    this.instance.views.delete(this);
+    waiting.delete(this);
+    for (const cleanup of this.cleanups) cleanup();
+    this.el.remove();
+  }
+}
+
+// A grid of widgets on the screen: a project's, or that of a tile's page. In play mode it is alive; the editor builds on it.
 
 let told = 0;
 function tell(text) {

@@ -1,5 +1,4 @@
-// Language. t("English text", …) gives the text in the language of the user; the table of texts is texts.js, with the English
-// text as the key. A text that is missing there is shown in English.
+// Language. t() gives an English text in the language of the user; the table is texts.js, with the English text as the key. A text that is missing there is shown in English.
 
 export const LANGUAGES = { en: "English", de: "Deutsch", es: "Español" };
 const STORE = "blynk-pi-language";
@@ -18,7 +17,7 @@ export async function setLanguage(code) {
   if (now !== "en" && !texts) texts = (await import("./texts.js")).TEXTS;
 }
 
-/** t("{0} of {1}", 2, 3) -> "2 of 3" in the user's language. */
+/** The text in the user's language, {0} and {1} replaced by the values. */
 export function t(text, ...values) {
   const found = now === "en" ? text : texts?.[text]?.[now === "de" ? 0 : 1] || text;
   return values.length ? found.replace(/\{(\d)\}/g, (_, i) => String(values[i] ?? "")) : found;

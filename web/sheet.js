@@ -9,7 +9,7 @@ import { freeId } from "./layout.js";
 import { SELECTORS_FROM, letterOf } from "./model.js";
 import { deleteTemplate, explain, saveTemplate } from "./session.js";
 import { WIDGETS } from "./widgets.js";
-import { PERIODS } from "./periods.js";
+import { PERIODS } from "./screens/chart.js";
 
 const LETTERS = { v: "VIRTUAL", d: "DIGITAL", a: "ANALOG" };
 export const SWATCHES = ["#23c48e", "#04c0f8", "#5f7cd8", "#ed9d00", "#d3435c", "#ffffff"];
@@ -174,7 +174,7 @@ const KINDS = {
   streams: (f, draft, { project, place }) => {
     draft.dataStreams ||= [];
     const device = project.devices[0]?.id ?? 0;
-    return rows(t(f.label), draft.dataStreams, (s, i, redraw) => graphStream(s, i, project, place, redraw), () => ({ title: t("Line {0}", draft.dataStreams.length + 1), graphType: "LINE", color: colorInt(SWATCHES[draft.dataStreams.length % 5]), targetId: device,
+    return rows(t(f.label), draft.dataStreams, (s, i) => graphStream(s, i, project, place), () => ({ title: t("Line {0}", draft.dataStreams.length + 1), graphType: "LINE", color: colorInt(SWATCHES[draft.dataStreams.length % 5]), targetId: device,
       pin: { pin: -1, pwmMode: false, rangeMappingOn: false, min: 0, max: 1023 }, functionType: "AVG", flip: 0, yAxisMin: 0, yAxisMax: 0, showYAxis: true, cubicSmoothingEnabled: false,
       connectMissingPointsEnabled: true, isPercentMaxMin: false, yAxisScale: "AUTO", delta: 0, userDeltaModifyAllowed: false, maximumFractionDigits: 0 }), () => {});
   },
@@ -189,7 +189,7 @@ export function zoneInput(value, change) {
   return tie(select([...(zones.includes(value) ? [] : [[value, value]]), ...(value === "UTC" || zones.includes("UTC") ? [] : [["UTC", "UTC"]]), ...zones.map((z) => [z, z])], value), change);
 }
 
-function graphStream(s, i, project, place, redraw) {
+function graphStream(s, i, project, place) {
   s.pin ||= { pin: -1, min: 0, max: 1023 };
   const summary = h("summary", null, h("span.dot", { style: { background: cssColor(s.color) || "var(--accent)" } }), s.title || t("Line {0}", i + 1));
   const isTag = () => s.targetId >= 100000 && s.targetId < SELECTORS_FROM;

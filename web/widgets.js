@@ -8,9 +8,9 @@
 //   start, accept, list, sample                      what values do to its state; without accept a value replaces the last
 //   quiet    no title when it has no label of its own
 
-import * as control from "./draw/controls.js";
-import * as display from "./draw/displays.js";
-import * as other from "./draw/others.js";
+import * as control from "./controls.js";
+import * as display from "./displays.js";
+import * as other from "./displays.js";
 
 // Fields: [kind, document field, label, options]
 const text = (name, label, more) => ({ kind: "text", name, label, ...more });
@@ -31,10 +31,9 @@ const RANGE = of("range", "min", "Range");
 const MAPPING = flag("rangeMappingOn", "Map readings 0–1023 to the range");
 const FONT = choice("fontSize", "Font size", [["", "Default"], ["SMALL", "Small"], ["MEDIUM", "Medium"], ["LARGE", "Large"], ["AUTO", "Automatic"]]);
 const ALIGN = [["", "Default"], ["LEFT", "Left"], ["MIDDLE", "Middle"], ["RIGHT", "Right"]];
-const READ = choice("frequency", "Reading rate", [[0, "When the device sends (push)"], [1000, "Every second"], [2000, "Every 2 seconds"],
-  [5000, "Every 5 seconds"], [10000, "Every 10 seconds"], [30000, "Every 30 seconds"], [60000, "Every minute"], [300000, "Every 5 minutes"]], { number: true });
-const WRITE = choice("frequency", "Send at most", [[0, "Every 0.1 s"], [200, "Every 0.2 s"], [500, "Every 0.5 s"], [1000, "Every second"],
-  [2000, "Every 2 seconds"], [5000, "Every 5 seconds"]], { number: true });
+const rates = (label, first, all) => choice("frequency", label, [[0, first], ...all.map((ms) => [ms, ms < 60000 ? `${ms / 1000} s` : `${ms / 60000} min`])], { number: true });
+const READ = rates("Read every", "When the device sends (push)", [1000, 2000, 5000, 10000, 30000, 60000, 300000]);
+const WRITE = rates("Send at most every", "0.1 s", [200, 500, 1000, 2000, 5000]);
 const RELEASE = flag("sendOnReleaseOn", "Send only when released");
 const FORMAT = text("valueFormatting", "Value format", { help: "/pin/ is the value, /pin.#/ one digit after the point, /pin.##/ two: /pin.#/ °C" });
 const SHOW = flag("showValueOn", "Show the value", { fallback: true });

@@ -1,15 +1,32 @@
-// Charts: in their widget and full screen. uPlot is fetched when the first chart is shown.
+// Periods of a chart (spec 05 §6.1): [constant, text, points, "minute" | "hour" | "day" | "live"]. The first letters of each
+// group are what a chart offers first; the older names are there for charts that have them.
 
 import { go } from "../app.js";
 import { theme } from "../board.js";
 import { confirm, download, h, iconButton, menu, replace, toast } from "../dom.js";
-import { csv, cssColor, numberText } from "../format.js";
-import { t } from "../i18n.js";
+import { cssColor, csv, numberText } from "../format.js";
+import { language, t } from "../i18n.js";
 import { letterOf, validPin } from "../model.js";
-import { PERIODS } from "../periods.js";
-import { Command, Status, graphPoints } from "../protocol.js";
+import { Command, graphPoints, Status } from "../protocol.js";
 import { explain, reason, session } from "../session.js";
 import { SWATCHES } from "../sheet.js";
+
+const PERIOD_TABLE = {
+  LIVE: "", FIFTEEN_MINUTES: "15 minute", THIRTY_MINUTES: "30 minute", ONE_HOUR: "1 hour", THREE_HOURS: "3 hour", SIX_HOURS: "6 hour", TWELVE_HOURS: "12 hour", DAY: "1 day",
+  N_DAY: "1 day hour", TWO_DAYS: "2 day", N_THREE_DAYS: "3 day", N_WEEK: "1 week", N_TWO_WEEKS: "2 week", N_MONTH: "1 month", N_THREE_MONTHS: "3 month", SIX_MONTHS: "6 month", ONE_YEAR: "1 year",
+  THREE_DAYS: "3 day", WEEK: "1 week hour", TWO_WEEKS: "2 week hour", MONTH: "1 month hour", THREE_MONTHS: "3 month hour", ALL: "1 year hour",
+};
+const unit = (n, name) => new Intl.NumberFormat(language(), { style: "unit", unit: name, unitDisplay: "long" }).format(n);
+
+/** "N_WEEK" -> "1 week"; the hour is added where a period of that length also comes in other steps. */
+export function periodText(key) {
+  const [n, name, step] = (PERIOD_TABLE[key] ?? "").split(" ");
+  if (!n) return key === "LIVE" ? t("Live") : key;
+  return unit(Number(n), name) + (step ? ` / ${unit(1, step)}` : "");
+}
+export const PERIODS = () => Object.keys(PERIOD_TABLE).map((key) => [key, periodText(key)]);
+
+// Charts: in their widget and full screen. uPlot is fetched when the first chart is shown.
 
 let library = null;
 
@@ -143,8 +160,6 @@ export function yRange(stream, low, high) {
   }
   return [bottom, top];
 }
-
-const periodText = (key) => (PERIODS().find(([k]) => k === key) || [key, key])[1];
 
 function periodButtons(data, changed) {
   const box = h(".periods", { role: "group", "aria-label": t("Period") });

@@ -1,12 +1,107 @@
-// Devices: status, token, QR, the lines for a sketch; and tags.
+// Boards (spec 04 §15) and what a newcomer has to type to connect each kind of device.
 
 import { go, mainMenu } from "../app.js";
-import { ask, button, confirm, copy, dialog, field, h, icon, iconButton, menu, replace, toast } from "../dom.js";
+import { ask, button, confirm, copy, dialog, field, h, icon, iconButton, menu, replace, svg, toast } from "../dom.js";
 import { ago, t } from "../i18n.js";
-import { createDevice, deleteDevice, deleteDeviceData, deleteTag, explain, mailToken, refreshToken, saveTag, updateDevice } from "../session.js";
+import { createDevice, deleteDevice, deleteDeviceData, deleteTag, explain, mailToken, refreshToken, saveTag, session, share, shareToken, updateDevice } from "../session.js";
 import { checks } from "../sheet.js";
-import { BOARDS, CONNECTIONS, SKETCHES, hint } from "./boards.js";
-import { qrPicture } from "./qrpicture.js";
+import { qr } from "../vendor/qr.js";
+
+export const BOARDS = ["ESP8266", "ESP32 Dev Board", "NodeMCU", "WeMos D1 mini", "WeMos D1", "Arduino UNO", "Arduino Nano", "Arduino Mega", "Arduino Leonardo", "Arduino MKR1000", "Arduino Due", "Arduino Yun", "Arduino Zero",
+  "Raspberry Pi 3 B", "Raspberry Pi 2/A+/B+", "Particle Photon", "Orange Pi", "BBC Micro:bit", "Onion Omega", "STM32F103C Blue Pill", "WiPy", "Teensy 3", "Intel Edison", "Generic Board"];
+
+export const CONNECTIONS = () => [["WI_FI", "Wi-Fi"], ["ETHERNET", "Ethernet"], ["USB", "USB"], ["GSM", "GSM"], ["BLE", "Bluetooth LE"], ["BLUETOOTH", "Bluetooth"]];
+
+const wifi = (board, header) => (x) => `#define BLYNK_PRINT Serial
+#include <${board}>
+#include <${header}>
+
+char auth[] = "${x.token}";
+char ssid[] = "YourNetwork";
+char pass[] = "YourPassword";
+
+BLYNK_WRITE(V1) {                 // a widget on V1 was used
+  int value = param.asInt();
+}
+
+void setup() {
+  Serial.begin(115200);
+  Blynk.begin(auth, ssid, pass, "${x.host}", ${x.port});
+}
+
+void loop() {
+  Blynk.run();
+}
+`;
+
+/** Ready-made lines: [name, function of { token, host, port, web } -> text]. */
+export const SKETCHES = [
+  ["ESP8266", wifi("ESP8266WiFi.h", "BlynkSimpleEsp8266.h")],
+  ["ESP32", wifi("WiFi.h", "BlynkSimpleEsp32.h")],
+  ["Ethernet", (x) => `#define BLYNK_PRINT Serial
+#include <SPI.h>
+#include <Ethernet.h>
+#include <BlynkSimpleEthernet.h>
+
+char auth[] = "${x.token}";
+
+void setup() {
+  Serial.begin(9600);
+  Blynk.begin(auth, "${x.host}", ${x.port});
+}
+
+void loop() {
+  Blynk.run();
+}
+`],
+  ["USB", (x) => `#include <BlynkSimpleStream.h>
+
+char auth[] = "${x.token}";
+
+void setup() {
+  Serial.begin(9600);
+  Blynk.begin(Serial, auth);
+}
+
+void loop() {
+  Blynk.run();
+}
+
+/* On the computer with the USB cable:
+   python3 blynk-ser.py -c /dev/ttyUSB0 -s ${x.host} -p ${x.port}  */
+`],
+  ["Python", (x) => `# pip install blynklib
+import blynklib
+
+blynk = blynklib.Blynk("${x.token}", server="${x.host}", port=${x.port}, heartbeat=10)
+
+@blynk.handle_event("write V1")
+def write_handler(pin, value):
+    print(f"V{pin} = {value[0]}")
+
+while True:
+    blynk.run()
+`],
+  ["JavaScript", (x) => `// npm install blynk-library
+const Blynk = require("blynk-library");
+
+const blynk = new Blynk.Blynk("${x.token}", {
+  connector: new Blynk.TcpClient({ addr: "${x.host}", port: ${x.port} }),
+});
+const v1 = new blynk.VirtualPin(1);
+v1.on("write", (value) => console.log("V1 =", value[0]));
+`],
+  ["curl", (x) => `# write V1
+curl "${x.web}/${x.token}/update/V1?value=42"
+
+# read V1
+curl "${x.web}/${x.token}/get/V1"
+`],
+];
+
+export const hint = () => t("Upload it, open the serial monitor, and the device appears online here.");
+
+// Devices: status, token, QR, the lines for a sketch; and tags.
 
 const isOnline = (device) => device.status === "ONLINE";
 
@@ -138,3 +233,47 @@ export function showTags(screen) {
   screen.show(list);
 }
 
+
+// A QR code as an SVG picture, black on white with its quiet zone.
+
+export function qrPicture(text) {
+  const rows = qr(text);
+  if (!rows) return h("p.hint", null, t("Too long for a QR code."));
+  const size = rows.length + 8;
+  let path = "";
+  rows.forEach((row, y) => row.forEach((dark, x) => { if (dark) path += `M${x + 4} ${y + 4}h1v1h-1z`; }));
+  return svg("svg", { viewBox: `0 0 ${size} ${size}`, class: "qr-picture", role: "img", "aria-label": t("QR code"), "shape-rendering": "crispEdges" },
+    svg("rect", { width: size, height: size, fill: "#fff" }), svg("path", { d: path, fill: "#000" }));
+}
+
+// Sharing a project: switch, link and QR for guests, a new link that ends the old one.
+
+export const guestLink = (email, token) => `${location.origin}${location.pathname}#/guest/${encodeURIComponent(email)}/${encodeURIComponent(token)}`;
+
+export function showShare(screen) {
+  const project = screen.project();
+  if (!project) return;
+  screen.head(t("Share"), `project/${project.id}`, mainMenu());
+  const box = h("div");
+  const draw = () => {
+    const { isShared, sharedToken } = project.document;
+    if (!isShared || !sharedToken) {
+      return replace(box, h(".card", null, h("h2", null, t("Show it to others")), h("p", null, t("Whoever has the link sees this project and can use its widgets, without an account and without your tokens. You can end it at any time.")),
+        !sharedToken && h("p.hint", null, t("The first link costs 1,000 energy.")),
+        button(t("Share this project"), async () => { await shareToken(project); await share(project, true); draw(); }, { class: "primary" })));
+    }
+    const link = guestLink(session.email, sharedToken);
+    replace(box, h(".card.share", null, h("h2", null, t("This project is shared")), qrPicture(link), h("code.token.link", { "data-link": "" }, link),
+      h(".row.center", null, button([icon("copy"), t("Copy the link")], () => copy(link), { class: "primary" }), navigator.share && button([icon("share"), t("Send")], () => navigator.share({ url: link, title: project.name }).catch(() => {}))),
+      h(".row.center", null, button(t("Stop sharing"), async () => { await share(project, false); draw(); }),
+        button(t("New link"), async () => {
+          if (!await confirm(t("New link?"), t("Everybody who has the old link is thrown out."), t("New link"))) return;
+          await shareToken(project, true);
+          toast(t("The old link does not work any more."));
+          draw();
+        }, { class: "danger" }))));
+  };
+  draw();
+  screen.listen(project, "sharing", draw);
+  screen.show(box);
+}

@@ -1,10 +1,9 @@
 // Controls: what the user presses, turns and types. Each function draws one widget type into a view (view.js).
 
-import { h, icon, iconButton, select, safeUrl, ask, dialog, field, button } from "../dom.js";
-import { clamp, clock, clockSeconds, cssColor, hsvToRgb, mapOut, numberText, parseNumber, range, readable, rgbToHsv, userZone,
-  utcToClock, clockToUtc, zoneOffset } from "../format.js";
-import { t, DAYS } from "../i18n.js";
-import { Command } from "../protocol.js";
+import { ask, button, dialog, field, h, icon, iconButton, safeUrl, select } from "./dom.js";
+import { clamp, clock, clockSeconds, clockToUtc, cssColor, hsvToRgb, mapOut, numberText, parseNumber, range, readable, rgbToHsv, userZone, utcToClock, zoneOffset } from "./format.js";
+import { DAYS, t } from "./i18n.js";
+import { Command } from "./protocol.js";
 
 /** Are two values the same pin value? "1" and "1.0" are. */
 export function same(a, b) {
