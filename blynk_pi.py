@@ -1759,7 +1759,7 @@ def percent_decode(text: str) -> str:
 
 
 def parse_query(query: str | None, limit: int = 1024) -> dict[str, list[str]]:
-    """ "a=1&b=2;a=3" -> {"a": ["1", "3"], "b": ["2"]} (spec 06 §1.6): + is a blank, no "=" gives "", first 1024 count."""
+    """`a=1&b=2;a=3` -> {"a": ["1", "3"], "b": ["2"]}; + is a blank, no "=" gives "", 1024 count (spec 06 §1.6)."""
     result: dict[str, list[str]] = {}
     if not query:
         return result
@@ -2359,12 +2359,16 @@ class Loop:
         if self.timers or self.wall_timers:
             self._run_timers()
         for fn in self.end_of_turn:
-            fn()
+            self._call(fn)
         while self.dirty:
             streams, self.dirty = self.dirty, []
             for stream in streams:
                 stream.queued = False
-                stream.flush()
+                try:
+                    stream.flush()
+                except Exception:  # of a protocol's drained(): costs it its connection, not everybody theirs
+                    log.exception(f"while answering {stream.peer}")
+                    stream.abort()
 
     def run(self) -> None:
         self.running = True
@@ -2414,7 +2418,7 @@ class Loop:
         for stream in list(self.streams):
             deadline = stream.deadline()
             if deadline <= now:
-                stream.expired()
+                self._call(stream.expired)
             elif deadline < earliest:
                 earliest = deadline
         if earliest < float("inf"):
@@ -2557,6 +2561,7 @@ class Stream:
             self.queued = True
             self.loop.dirty.append(self)
         if self.out:
+            self.last_read = self.loop.now  # from now on the time for the rest runs
             self.set_idle(STALL_SECONDS)
 
     def abort(self) -> None:
@@ -2678,6 +2683,7 @@ class Stream:
         if ended is None or not ended():
             return self.abort()
         self.pause()
+        self.last_read = self.loop.now
         self.set_idle(STALL_SECONDS)
 
     def _read_records(self, data: bytes) -> bytes:
@@ -2697,14 +2703,17 @@ class Stream:
         return b"".join(parts)
 
     def flush(self) -> None:
-        """Sends what the socket takes."""
+        """Sends what the socket takes; of a file a few pieces, or one quick reader would keep all others waiting."""
         if self.closed or self.handshaking:
             return
         out = self.out
+        pieces = 4
         try:
             while out or self.source is not None:
-                if not out and not self._fill_from_source():
-                    break
+                if not out:
+                    if not pieces or not self._fill_from_source():
+                        break
+                    pieces -= 1
                 sent = self.sock.send(out)
                 del out[:sent]
                 self.stalled_at = 0.0
@@ -2721,7 +2730,7 @@ class Stream:
             self.congested = False
         if not size and self.closing and self.source is None:
             return self._finish()
-        if size or self.events != EVENT_READ:
+        if size or self.source is not None or self.events != EVENT_READ:
             self._update_events()
         if not size and self.protocol is not None and self.source is None:
             drained = getattr(self.protocol, "drained", None)
@@ -2773,7 +2782,7 @@ class Stream:
     def _update_events(self) -> None:
         if self.closed or self.handshaking:
             return
-        events = (0 if self.paused else EVENT_READ) | (EVENT_WRITE if self.out else 0)
+        events = (0 if self.paused else EVENT_READ) | (EVENT_WRITE if self.out or self.source is not None else 0)
         if events == 0:
             if self.events:
                 self.loop.selector.unregister(self.fd)
@@ -4441,6 +4450,10 @@ REPLAY: dict[
 ] = {}  # kinds of journal records that rooms below keep: replay(project, target, …)
 
 
+# What a user file can have wrong with it: it is set aside then.
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+
+
 class StoreError(Exception):
     """The data folder cannot be used; the text is the line for the user."""
 
@@ -4528,7 +4541,7 @@ class FolderLock:
         """Errors: StoreError when another process has it."""
         path = os.path.join(folder, ".lock")
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self.file = os.fdopen(fd, "r+")
+        self.file = os.fdopen(fd, "r+b", buffering=0)
         try:
             if os.name == "nt":
                 import msvcrt
@@ -4539,13 +4552,15 @@ class FolderLock:
 
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = self.file.read(20).strip() or "?"
+            holder = self.file.read(20).decode("ascii", "replace").strip() or "?"
             self.file.close()
             raise StoreError(f"{folder} is in use by another server (process {holder}): stop that one first") from None
-        self.file.seek(0)
-        self.file.truncate()
-        self.file.write(f"{os.getpid()}\n")
-        self.file.flush()
+        try:
+            self.file.seek(0)
+            self.file.truncate()
+            self.file.write(b"%d\n" % os.getpid())
+        except OSError:
+            pass  # a full disk: the lock counts, the number is for people
 
     def release(self) -> None:
         self.file.close()
@@ -4563,6 +4578,8 @@ class Store:
         self.journal_size = 0
         self.timer: Optional[Timer] = None
         self.folding: Optional[list[Account]] = None
+        self.unsaved: set[tuple[str, str]] = set()  # accounts whose file this fold could not write
+        self.leaving: set[Account] = set()  # whose file is on its way to deleted/: nothing may bring it back
         self.saving: dict[Account, bool] = {}  # being written; True: again, it has changed meanwhile
         self.waiting: list[Callable[[], object]] = []  # called when everything of now is on disk
         self.last_backup_ms = 0
@@ -4593,7 +4610,7 @@ class Store:
             if name.endswith(".user") and not name.startswith("."):
                 document = self.read_user(name)
                 if document is not None:
-                    self.keep_account(accounts, Account(self.ledger, self.migrate(document)))
+                    self.keep_account(accounts, Account(self.ledger, document))
         self.replay()
 
     def keep_account(self, accounts: dict[tuple[str, str], Account], account: Account) -> None:
@@ -4610,7 +4627,7 @@ class Store:
         """A user file; when it is broken it is set aside and its newest backup is used."""
         try:
             return self.parse_user(self.path(name))
-        except (OSError, ValueError) as problem:
+        except UNREADABLE as problem:
             log.error(f"user file {name} cannot be read: {problem}")
         aside = self.path(f"{name}.corrupt-{self.loop.now_ms}")
         try:
@@ -4622,7 +4639,7 @@ class Store:
         for backup in backups:
             try:
                 document = self.parse_user(self.path("backup", backup))
-            except (OSError, ValueError):
+            except UNREADABLE:
                 continue
             log.error(f"{name} was set aside as {os.path.basename(aside)}; its backup {backup} is used instead")
             document["lastModifiedTs"] = self.loop.now_ms + 10_000
@@ -4631,17 +4648,21 @@ class Store:
         log.error(f"{name} was set aside as {os.path.basename(aside)}; there is no backup of it")
         return None
 
-    @staticmethod
-    def parse_user(path: str) -> Document:
+    def parse_user(self, path: str) -> Document:
+        """Errors: one of UNREADABLE."""
         with open(path, encoding="utf-8") as file:
-            return read_document("USER", file.read(), lenient=True)
+            return self.migrate(read_document("USER", file.read(), lenient=True))
 
     def migrate(self, user: Document) -> Document:
-        """Old forms are brought up to date (spec 05 §2.2)."""
+        """Old forms are brought up to date (spec 05 §2.2). Errors: one of UNREADABLE for what nobody can bring."""
         settings = self.server.settings
         user.setdefault("email", user.get("name", ""))
         user.setdefault("name", user["email"])
         user.setdefault("appName", "Blynk")
+        if any(sign in user["email"] + user["appName"] for sign in "/\\\0"):
+            raise ValueError("its email or appName cannot be part of a file name")
+        if type(user.get("journal", 0)) is not int:
+            del user["journal"]
         user["lastModifiedTs"] = user["lastModifiedTs"] or self.loop.now_ms
         user.setdefault("region", settings.server_region)
         user["ip"] = self.server.host
@@ -4668,8 +4689,8 @@ class Store:
         try:
             with open(self.path(AVERAGES_FILE), encoding="utf-8") as file:
                 averages = json.load(file)
-            covered = averages["journal"]
-        except (OSError, ValueError, TypeError, KeyError):
+            covered = int(averages["journal"])
+        except (OSError, ValueError, TypeError, KeyError, OverflowError):
             averages, covered = None, 0
         self.server.history.restore(averages)
         read_up_to = 0
@@ -4731,12 +4752,15 @@ class Store:
     def tick(self) -> None:
         """Hands the values of this second to the disk thread, then the accounts that changed."""
         self.timer = None
-        data = self.collect()
-        if data:
-            self.loop.submit("disk", self.append, data, done=self.appended)
+        self.journal_values()
         accounts, self.ledger.structural = self.ledger.structural, set()
         for account in accounts:
             self.save(account)
+
+    def journal_values(self) -> None:
+        line = self.collect()
+        if line and not self.loop.submit("disk", self.append, line, done=self.appended):
+            self.appended(None, OSError(errno.EAGAIN, "the disk does not keep up"))
 
     def collect(self) -> bytes:
         """The journal line of what has changed since the last one."""
@@ -4790,14 +4814,12 @@ class Store:
 
     def save(self, account: Account) -> None:
         """Writes the user's file in the disk thread. One write of an account at a time."""
-        if account.removed:
+        if account.removed or account in self.leaving:
             return
         if account in self.saving:
             self.saving[account] = True
             return
-        line = self.collect()
-        if line:  # before the file that claims to have it
-            self.loop.submit("disk", self.append, line, done=self.appended)
+        self.journal_values()  # before the file that claims to have them
         document = account.document
         document["journal"] = self.number
         data = encode(to_json(account.user_document()))
@@ -4808,7 +4830,7 @@ class Store:
             self.saved(account, problem)
 
         if not self.loop.submit("disk", self.write_account, account.file_name, account.email, data, done=done):
-            done(None, OSError(errno.EAGAIN, "too much to write"))
+            self.loop.soon(done, None, OSError(errno.EAGAIN, "the disk does not keep up"))
 
     def write_account(self, name: str, email: str, data: bytes) -> None:
         write_file(self.path(name), data)
@@ -4829,8 +4851,10 @@ class Store:
             if database is not None:
                 database.user_saved(account)
         if self.folding is not None and account in self.folding:
+            if problem is not None:
+                self.unsaved.add((account.email, account.app))
             self.folding.remove(account)
-            self.fold_next(problem)
+            self.fold_next()
         if not self.saving and not self.ledger.structural:
             waiting, self.waiting = self.waiting, []
             for fn in waiting:
@@ -4839,17 +4863,15 @@ class Store:
     def when_saved(self, fn: Callable[[], object]) -> None:
         """Calls fn once what is changed now is on disk."""
         self.tick()
-        if self.saving:
+        if self.saving or not self.loop.submit("disk", _nothing, done=lambda *_: fn()):
             self.waiting.append(fn)
-        else:
-            self.loop.submit("disk", _nothing, done=lambda *_: fn())
 
     # -- the minute --------------------------------------------------------------------------------------------------
 
     def schedule_fold(self) -> None:
-        """At full minutes, since that is when a minute of history ends (spec 05 §5.4)."""
-        minute = FOLD_SECONDS * 1000
-        self.loop.call_at_wall(self.loop.now_ms - self.loop.now_ms % minute + minute, self.each_minute)
+        """At full minutes, since that is when a minute of history ends (spec 05 §5.4). Counted in seconds that pass:
+        a clock that is set back must not put it off."""
+        self.loop.call_later(FOLD_SECONDS - self.loop.now_ms / 1000 % FOLD_SECONDS + 0.01, self.each_minute)
 
     def each_minute(self) -> None:
         self.schedule_fold()
@@ -4863,8 +4885,8 @@ class Store:
         """Everything in the journal goes into the files; then the journal starts anew."""
         if self.folding is not None:
             return  # a slow disk is still at the last one
-        line = self.collect()
-        self.loop.submit("disk", self.rotate, line, done=self.rotated)
+        if not self.loop.submit("disk", self.rotate, self.collect(), done=self.rotated):
+            self.rotated(None, OSError(errno.EAGAIN, "the disk does not keep up"))
 
     def rotate(self, line: bytes) -> None:
         """Disk thread: the present journal becomes the old one, unless an old one is still needed."""
@@ -4890,37 +4912,45 @@ class Store:
         self.report("journal", problem)
         if problem is not None:
             return
-        self.folding = list(self.ledger.touched)
-        self.fold_next(None)
+        self.folding = [*self.ledger.touched, *(self.saving.keys() - self.ledger.touched)]
+        self.unsaved = set()
+        self.fold_next()
 
-    def fold_next(self, problem: Optional[Exception]) -> None:
+    def fold_next(self) -> None:
         """One account at a time: only one document is in memory twice."""
-        if problem is not None:
-            self.folding = None  # the old journal stays until a fold succeeds
-        elif self.folding:
+        while self.folding:
             account = self.folding[0]
             if account.removed:
-                self.folding.pop(0)
-                self.fold_next(None)
-            elif account not in self.saving:
-                self.save(account)
-        elif self.folding is not None:
-            history = self.server.history
-            work = history.flush(self.loop.now_ms)
-            averages = encode(to_json({**history.snapshot(), "journal": self.number}))
-            self.loop.submit("disk", self.finish_fold, work, averages, done=self.folded)
+                self.ledger.touched.discard(account)
+            elif account not in self.leaving:
+                if account not in self.saving:
+                    self.save(account)
+                return
+            self.folding.pop(0)
+        history = self.server.history
+        work = history.flush(self.loop.now_ms)
+        averages = encode(to_json({**history.snapshot(), "journal": self.number}))
+        if not self.loop.submit("disk", self.finish_fold, work, averages, self.unsaved, done=self.folded):
+            history.unwritten += work
+            self.folded(None, OSError(errno.EAGAIN, "the disk does not keep up"))
 
-    def finish_fold(self, work: list[tuple[str, bytes]], averages: bytes) -> None:
-        """Disk thread: history, running averages, then the old journal may go."""
+    def finish_fold(self, work: list[tuple[str, bytes]], averages: bytes, unsaved: set[tuple[str, str]]) -> None:
+        """Disk thread: history, running averages, then the old journal may go, but for what the unsaved have in it."""
         if work:
             self.server.history.write(work)
         path = self.path(AVERAGES_FILE)
         if len(averages) > 60 or os.path.exists(path):
             write_file(path, averages)
-        try:
-            os.remove(self.path(OLD_JOURNAL_FILE))
-        except FileNotFoundError:
-            pass
+        old = self.path(OLD_JOURNAL_FILE)
+        left = []
+        for number, records in read_journal(old) if unsaved else ():
+            records = [r for r in records if r[0] not in "hH" and tuple(r[1:3]) in unsaved]
+            if records:
+                left.append(journal_line(number, records))
+        if left:
+            write_file(old, b"".join(left))
+        elif os.path.exists(old):
+            os.remove(old)
 
     def folded(self, _result: Any, problem: Optional[Exception]) -> None:
         self.folding = None
@@ -4944,14 +4974,18 @@ class Store:
         )
 
     def copy_to_backup(self, names: list[str], day: str) -> None:
-        """Disk thread. Copies older than backup_keep_days go; those of the Java server count as ours."""
+        """Disk thread. Copies older than backup_keep_days go; those of the Java server count as ours. One that fails
+        does not keep the others from being made. Errors: OSError, at the end."""
+        problem: Optional[OSError] = None
         for name in names:
             try:
                 with open(self.path(name), "rb") as file:
                     data = file.read()
+                write_file(self.path("backup", f"{name}.{day}"), data)
             except FileNotFoundError:
                 continue
-            write_file(self.path("backup", f"{name}.{day}"), data)
+            except OSError as error:
+                problem = error
         keep = self.server.settings.data_backup_keep_days
         if keep:
             limit = time.time() - keep * 86400
@@ -4959,6 +4993,8 @@ class Store:
                 path = self.path("backup", name)
                 if ".user." in name and os.path.getmtime(path) < limit:
                     os.remove(path)
+        if problem is not None:
+            raise problem
 
     def move_to_deleted(self, account: Account, done: Callable[[bool], object]) -> None:
         """The file of a removed account goes to deleted/; done(False) when there was none."""
@@ -4972,7 +5008,15 @@ class Store:
             sync_folder(self.folder)
             return True
 
-        self.loop.submit("disk", move, done=lambda result, problem: done(bool(result) and problem is None))
+        def moved(result: Any, problem: Optional[Exception]) -> None:
+            done(bool(result) and problem is None)
+            self.leaving.discard(account)
+            if not account.removed:
+                account.save_soon()  # it stays, with what has changed meanwhile
+
+        self.leaving.add(account)
+        if not self.loop.submit("disk", move, done=moved):
+            self.loop.soon(moved, None, OSError(errno.EAGAIN, "the disk does not keep up"))
 
     def close(self) -> None:
         """At the end: everything to disk, in this thread; then the lock is given back. Nothing else runs any more."""
@@ -4980,28 +5024,32 @@ class Store:
         if self.timer is not None:
             self.timer.cancel()
         self.loop.pools["disk"].stop(10.0)
-        line = self.collect()
+        failed: Optional[OSError] = None
         try:
-            if line:
-                self.append(line)
-            for account in self.ledger.touched | self.ledger.structural | self.ledger.presence | self.saving.keys():
-                if not account.removed:
-                    account.document["journal"] = self.number
-                    self.write_account(account.file_name, account.email, encode(to_json(account.user_document())))
-                    if self.server.database is not None:
-                        self.server.database.user_saved(account)
+            self.rotate(self.collect())
+        except OSError as problem:  # the files may work all the same
+            failed = problem
+        unsaved = set()
+        for account in self.ledger.touched | self.ledger.structural | self.ledger.presence | self.saving.keys():
+            if account.removed:
+                continue
+            account.document["journal"] = self.number
+            try:
+                self.write_account(account.file_name, account.email, encode(to_json(account.user_document())))
+            except OSError as problem:
+                failed = problem
+                unsaved.add((account.email, account.app))
+                continue
+            if self.server.database is not None:
+                self.server.database.user_saved(account)
+        try:
             history = self.server.history
             work = history.flush(self.loop.now_ms)
-            self.finish_fold(work, encode(to_json({**history.snapshot(), "journal": self.number})))
-            if self.journal is not None:
-                self.journal.close()
-                self.journal = None
-            if os.path.exists(self.path(JOURNAL_FILE)):
-                os.remove(self.path(JOURNAL_FILE))
+            self.finish_fold(work, encode(to_json({**history.snapshot(), "journal": self.number})), unsaved)
         except OSError as problem:
-            log.error(
-                f"the last values could not be folded into {self.folder}: {problem.strerror}; the journal has them"
-            )
+            failed = problem
+        if failed is not None:
+            log.error(f"the last values could not be folded into {self.folder}: {failed.strerror}; the journal has them")
         if self.lock is not None:
             self.lock.release()
 # -- 6b. History -------------------------------------------------------------------------------------------------------
@@ -7176,6 +7224,8 @@ def _swap(folder: str, fresh: str, kept: str, old: list[str]) -> None:
 # Who is online: sessions by account, fan-out to apps and devices, the dispatcher that answers for handlers (spec 01 §13).
 # A session is a protocol object of a stream (or of something that looks like one: a WebSocket). Knows nothing of HTTP.
 
+COMMANDS_A_TURN = 200  # of one connection that need a handler: some 20 ms, then the others have their turn
+
 
 class Stats:
     """Counters for the log, the admin page and /metrics (spec 05 §9.1)."""
@@ -7199,9 +7249,12 @@ class Stats:
 
 
 class Session:
-    """What hardware and app connections share. `busy`: an answer is being worked out elsewhere; frames wait."""
+    """What hardware and app connections share. `busy`: an answer is being worked out elsewhere; frames wait. `held`:
+    they wait until the peer has read its answers."""
 
-    __slots__ = ("server", "stream", "account", "project", "buffer", "quota", "busy", "gone")
+    __slots__ = (
+        "server", "stream", "account", "project", "buffer", "quota", "busy", "held", "gone", "turn", "commands",
+    )  # fmt: skip
 
     def __init__(self, server: Server, stream: Any) -> None:
         self.server, self.stream = server, stream
@@ -7209,7 +7262,8 @@ class Session:
         self.project: Optional[Project] = None
         self.buffer = b""
         self.quota = Quota(server.loop.now_ms)
-        self.busy = self.gone = False
+        self.busy = self.held = self.gone = False
+        self.turn, self.commands = 0.0, 0  # when the loop's present turn began, how many commands were handled in it
 
     def send(self, command: int, id: int, body: bytes) -> None:
         raise NotImplementedError
@@ -7235,6 +7289,12 @@ class Session:
             self.stream.resume()
             self.received(b"")
 
+    def drained(self) -> None:
+        """The peer has read everything: its next frames may have their turn."""
+        if self.held:
+            self.held = False
+            self.server.loop.soon(self.proceed)
+
     def close(self) -> None:
         self.stream.close()
 
@@ -7249,7 +7309,8 @@ class Session:
 
     def dispatch(self, handler: Callable[..., Any], command: int, id: int, body: bytes) -> None:
         """Calls a handler and answers for it: an int is a status, text or bytes a reply of the same command; refusals,
-        unreadable documents and wrong numbers have their codes (spec 03a §1.6)."""
+        unreadable documents and wrong numbers have their codes (spec 03a §1.6). Who asks and does not read is not
+        heard until it has read: five bytes can ask for megabytes."""
         server = self.server
         if server.ledger.unsettled:
             server.ledger.settle()
@@ -7264,12 +7325,21 @@ class Session:
         except Exception:
             log.exception(f"in command {command}")
             answer = Status.SERVER_ERROR
-        if answer is None:
-            return
         if isinstance(answer, int):
             self.status(id, answer)
-        else:
+        elif answer is not None:
             self.send(command, id, answer if isinstance(answer, bytes) else encode(answer))
+        if self.busy or self.stream.closing:
+            return
+        if self.turn != server.loop.now:
+            self.turn, self.commands = server.loop.now, 0
+        self.commands += 1
+        if self.stream.pending() > OUTPUT_LIMIT:
+            self.held = True
+            self.wait()
+        elif self.commands >= COMMANDS_A_TURN:
+            self.wait()
+            server.loop.soon(self.proceed)
 
 
 # -- fan-out -----------------------------------------------------------------------------------------------------------
@@ -9960,7 +10030,7 @@ class HardwareSession(Session):
         """Sends apps what was gathered: (header with prefix, body) pairs."""
         assert self.project is not None and self.account is not None
         blob = b"".join(parts)
-        for app in self.account.apps:
+        for app in tuple(self.account.apps):  # flush() may find that one is gone, and take it off the list
             if app.share is not None and app.share is not self.project:
                 continue
             stream = app.stream
@@ -10464,9 +10534,7 @@ class AppSession(Session):
 
     share: the project a guest is bound to, None for the owner."""
 
-    __slots__ = (
-        "share", "os", "version", "framing", "registered", "handlers", "messages", "webhook_at", "needed", "held",
-    )  # fmt: skip
+    __slots__ = ("share", "os", "version", "framing", "registered", "handlers", "messages", "webhook_at", "needed")
 
     def __init__(self, server: Server, stream: Any, framing: str = "tls") -> None:
         super().__init__(server, stream)
@@ -10478,7 +10546,6 @@ class AppSession(Session):
         self.messages: Optional[deque[bytes]] = None  # of /dashws, while an answer is being worked out
         self.webhook_at = 0.0
         self.needed = 0  # bytes of the frame that is arriving
-        self.held = False  # frames wait until the peer has read what it was sent
         stream.set_idle(server.settings.timeouts_app_idle_s)
 
     def send(self, command: int, id: int, body: bytes) -> None:
@@ -10502,7 +10569,7 @@ class AppSession(Session):
             self.buffer = b""  # a handler that answers at once comes by here again
         at, size_of_data = 0, len(data)
         self.needed = 0
-        while size_of_data - at >= 7 and not (self.busy or self.stream.closing or self.full()):
+        while size_of_data - at >= 7 and not self.busy and not self.stream.closing:
             command, id, size = APP_HEADER.unpack_from(data, at)
             end = at + 7 if command == 0 else at + 7 + size
             if command >= 100 or (command and size > MAX_APP_BODY):
@@ -10516,21 +10583,6 @@ class AppSession(Session):
             self.handle(command, id, body)
         self.buffer = data[at:]
 
-    def full(self) -> bool:
-        """Whether the peer must first read what it has been sent: whoever asks without reading costs no memory."""
-        if self.stream.pending() <= OUTPUT_LIMIT:
-            return False
-        self.held = True
-        self.stream.pause()
-        return True
-
-    def drained(self) -> None:
-        if self.held:
-            self.held = False
-            if not self.busy:
-                self.stream.resume()
-                self.server.loop.soon(self.received, b"")
-
     def _gather(self, data: bytes) -> Any:
         buffer: Any = self.buffer
         if not isinstance(buffer, bytearray):
@@ -10542,13 +10594,13 @@ class AppSession(Session):
         """One message of /dashws is one command; what is malformed is ignored (spec 01 §11.3)."""
         waiting = self.messages
         if data:
-            if self.busy or waiting or self.full():
+            if self.busy or waiting:
                 if waiting is None:
                     waiting = self.messages = deque()
                 waiting.append(data)
             else:
                 self.one_message(data)
-        while waiting and not (self.busy or self.full()):
+        while waiting and not self.busy:
             self.one_message(waiting.popleft())
 
     def one_message(self, data: bytes) -> None:
@@ -12332,8 +12384,8 @@ def on_export_report(session: AppSession, id: int, body: bytes) -> Optional[int]
 # ======================================================================================================================
 # Everything behind an HTTP request line, on both ports (spec 06): requests in, routed one by one, answered in order.
 # 12a connections, routes, WebSockets; 12b the REST interface of devices; 12c pages and files; 12d administration;
-# 12e firmware; 12f the MQTT port. Handlers are `handler(connection, request) -> WebReply`, or LATER when a worker must be
-# waited for, who then calls connection.answer(reply). Knows the hub and the model; never waits.
+# 12e firmware; 12f the MQTT port. Handlers are `handler(connection, request) -> WebReply`, or LATER when a worker must
+# be waited for, who then calls connection.answer(reply). Knows the hub and the model; never waits.
 
 HTTP_HEAD_SECONDS = 30.0  # to send the head of a request, from its first byte (spec 06 §1.1)
 HTTP_IDLE_GRACE = 5.0  # a client that uses a connection again after just that time must not find it closed
@@ -12560,7 +12612,7 @@ class Web:
 
     @staticmethod
     def _no_method(routes: list[WebRoute], method: str) -> WebReply:
-        """The path is known, the method is not: 404 where the Java server had it so, 405 on our pages (spec 06 §1.6)."""
+        """The path is known, the method is not: 404 where the Java server had it so, 405 on pages (spec 06 §1.6)."""
         if routes[0].kind == "device":
             return PREFLIGHT if method == "OPTIONS" else NOT_FOUND
         if routes[0].kind == "admin":
@@ -12590,7 +12642,7 @@ class Web:
 
 
 class HttpConnection:
-    """One HTTP client. Requests are answered in the order they came; while one waits for a worker the next ones wait."""
+    """One HTTP client. Requests are answered in their order; while one waits for a worker the next ones wait."""
 
     __slots__ = (
         "server", "web", "stream", "parser", "request", "route", "refusal", "sink", "parts", "held", "busy", "skipping",
@@ -12688,18 +12740,22 @@ class HttpConnection:
             if answer.reply is HANG_UP:
                 self._send(HANG_UP)
                 return
-        if not request.length:
+        streams = route is not None and route.streams
+        if not request.length and not streams:
             self._dispatch()
             return
         settings = self.server.settings
-        limit = settings.http_upload_max_size if route is not None and route.streams else settings.http_max_request_size
+        limit = settings.http_upload_max_size if streams else settings.http_max_request_size
         self.parser.max_body = limit
         if request.length > limit or web.bodies > HTTP_BODIES_LIMIT:
             self._refuse_body(413 if request.length > limit else 503)
             return
-        if route is not None and route.streams:
+        if streams:
             self._open_sink()
             if self.sink is None:
+                return
+            if not request.length:
+                self._dispatch()
                 return
         if request.expects_continue and not self.parser.buffer:
             self.stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -12714,7 +12770,7 @@ class HttpConnection:
             self._linger()
         else:
             self._send(reply)  # refused before its body: read over it, so that the client sees why
-            self.skipping = True
+            self.skipping = self.parser.in_body
 
     def _refuse_body(self, status: int) -> None:
         """Too long: said at once; the body is read over, so that the client sees the answer and not a reset."""
@@ -12904,8 +12960,8 @@ class HttpConnection:
 
 
 class WebSocketConnection:
-    """Carries the frames of a hardware session (binary messages are its byte stream) or an app session (one message, one
-    command). Towards the session it looks like a Stream."""
+    """Carries the frames of a hardware session (binary messages are its byte stream) or an app session (one message,
+    one command). Towards the session it looks like a Stream."""
 
     __slots__ = ("server", "stream", "codec", "session", "app", "said_goodbye", "protocol")
 
@@ -13055,8 +13111,8 @@ METHOD_ROUTE = WebRoute(
     "GET", "/static", "page", "both", False, lambda c, r: WebReply(405, "", b"", b"allow: GET, HEAD\r\n")
 )
 # -- 12b The REST interface of devices ---------------------------------------------------------------------------------
-# `/{token}/…`, on both ports (spec 06 §3). First the body is read, then the token, then the rest: so the errors come in
-# the order the Java server gave them (§1.7). A handler gets (connection, request, device, body) and returns a WebReply.
+# `/{token}/…`, on both ports (spec 06 §3). First the body is read, then the token, then the rest: so the errors come
+# in the order the Java server gave them (§1.7). A handler gets (connection, request, device, body).
 
 INVALID_TOKEN_REPLY = web_text(400, "Invalid token.")
 WRONG_PIN = web_text(400, "Wrong pin format.")
@@ -13074,8 +13130,8 @@ HTTP_PROPERTIES = (
 def device_route(
     method: str, pattern: str, counter: str, shape: Optional[Callable[[Any], Any]] = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers handler(connection, request, device, body); counter: its name in the statistics (spec 06 §1.8); shape makes
-    the handler's body of the request's JSON."""
+    """Registers handler(connection, request, device, body) -> WebReply; counter: its name in the statistics (spec 06
+    §1.8); shape makes the handler's body of the request's JSON."""
 
     def register(handler: Callable[..., Any]) -> Callable[..., Any]:
         def answer(connection: HttpConnection, request: HttpRequest) -> Any:
@@ -13452,7 +13508,8 @@ STATIC_TYPES = {
     "ico": "image/x-icon", "js": "application/javascript", "css": "text/css", "png": "image/png",
     "gz": "application/x-gzip", "zip": "application/zip", "bin": "application/octet-stream", "svg": "image/svg+xml",
     "json": "application/json", "webmanifest": "application/manifest+json", "txt": "text/plain;charset=utf-8",
-    "woff2": "font/woff2", "jpg": "image/jpeg", "webp": "image/webp", "map": "application/json", "crt": "application/x-x509-ca-cert",
+    "woff2": "font/woff2", "jpg": "image/jpeg", "webp": "image/webp", "map": "application/json",
+    "crt": "application/x-x509-ca-cert",
 }  # fmt: skip
 WEB_ENDINGS = frozenset(("html", *STATIC_TYPES)) - {"gz", "zip", "bin", "crt", "map"}
 STATIC_NAMES = {  # names clients ask for -> where they lie in web/
@@ -13491,8 +13548,9 @@ def html_reply(text: str, status: int = 200) -> WebReply:
 
 
 def static_folders(server: Any) -> list[str]:
-    """Where `/static/…` lies, first one first: firmware and overrides in the data folder, an old server's, ours."""
-    return [server.store.path("static"), os.path.join(PROGRAM_FOLDER, "static"), web_folder()]
+    """Where `/static/…` lies, first one first: the operator's own, firmware, an old server's, ours (spec 06 §6.1)."""
+    own = os.path.abspath("static-override")
+    return [own, server.store.path("static"), os.path.join(PROGRAM_FOLDER, "static"), web_folder()]
 
 
 def safe_path(path: str) -> Optional[str]:
@@ -13639,8 +13697,8 @@ SMALL_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Blyn
 
 @web_route("GET", "/")
 def front_page(connection: HttpConnection, request: HttpRequest) -> WebReply:
-    """The browser app; without its files a page that says what this is. On the TLS port whoever does not ask for a page, as
-    a browser does, is sent to the administration as the Java server did."""
+    """The browser app; without its files a page that says what this is. On the TLS port whoever does not ask for a
+    page, as a browser does, is sent to the administration as the Java server did."""
     server = connection.server
     if connection.stream.secure and "text/html" not in request.headers.get("accept", ""):
         return redirect(server.web.admin_path)
@@ -13669,8 +13727,8 @@ def acme_challenge(connection: HttpConnection, request: HttpRequest) -> WebReply
 
 @web_route("GET", "/blynk.crt")
 def certificate_file(connection: HttpConnection, request: HttpRequest) -> WebReply:
-    """The server's certificate for trusting it on a phone or in a sketch. Only CERTIFICATE blocks: a file may hold the key
-    too."""
+    """The server's certificate, for trusting it on a phone or in a sketch. Only CERTIFICATE blocks: a file may hold
+    the key too."""
     blocks = []
     pairs = connection.server.certificates.pairs
     try:
@@ -13753,7 +13811,8 @@ def metrics(connection: HttpConnection, _request: HttpRequest) -> WebReply:
         lines.append(f"# HELP blynk_{name} {text}\n# TYPE blynk_{name} {kind}\nblynk_{name} {value}\n")
     for kind, pool in server.loop.pools.items():
         lines.append(
-            f'blynk_jobs_done_total{{kind="{kind}"}} {pool.done_count}\nblynk_jobs_waiting{{kind="{kind}"}} {len(pool.jobs)}\n'
+            f'blynk_jobs_done_total{{kind="{kind}"}} {pool.done_count}\n'
+            f'blynk_jobs_waiting{{kind="{kind}"}} {len(pool.jobs)}\n'
         )
     return WebReply(200, "text/plain; version=0.0.4; charset=utf-8", "".join(lines).encode(), NO_STORE, shared=False)
 
@@ -13762,8 +13821,8 @@ def metrics(connection: HttpConnection, _request: HttpRequest) -> WebReply:
 
 
 class ResetTokens:
-    """Tokens that allow to set a new password, for 45 minutes; the app's RESET_PASSWORD uses the same pool. Kept in memory,
-    over a restart in <data>/data/tokens_pool_temp.json."""
+    """Tokens that allow to set a new password, for 45 minutes; the app's RESET_PASSWORD uses the same pool. Kept in
+    memory, over a restart in <data>/data/tokens_pool_temp.json."""
 
     __slots__ = ("server", "pool")
 
@@ -13942,8 +14001,8 @@ def cloned_project(connection: HttpConnection, request: HttpRequest) -> WebReply
     server.find_clone(token, found)
     return LATER
 # -- 12d Administration ------------------------------------------------------------------------------------------------
-# `/admin…` (spec 06 §8): on the TLS port, for allowed addresses, with a cookie that other sites cannot use. No answer holds
-# a password or its hash. The page itself is web/admin.
+# `/admin…` (spec 06 §8): on the TLS port, for allowed addresses, with a cookie that other sites cannot use. No answer
+# holds a password or its hash. The page itself is web/admin.
 
 SESSION_DAYS = 30
 SESSIONS_KEPT = 100
@@ -13951,16 +14010,19 @@ ADMIN_FIELDS = NO_STORE
 # Names of the command counters, as the statistics of the Java server have them (spec 06 §8.6).
 COMMAND_COUNTERS = (
     ("response", 0), ("redeem", 3), ("hardwareConnected", 4), ("register", 1), ("login", 2), ("hardwareLogin", 29),
-    ("loadProfile", 24), ("appSync", 25), ("sharing", 26), ("getToken", 5), ("ping", 6), ("activate", 7), ("deactivate", 8),
-    ("refreshToken", 9), ("getGraphData", 60), ("exportGraphData", 28), ("setWidgetProperty", 19), ("bridge", 15),
-    ("hardware", 20), ("getSharedDash", 10), ("getShareToken", 30), ("refreshShareToken", 31), ("shareLogin", 32),
-    ("createProject", 21), ("updateProject", 22), ("deleteProject", 23), ("hardwareSync", 16), ("internal", 17), ("sms", 18),
-    ("tweet", 12), ("email", 13), ("push", 14), ("addPushToken", 27), ("createWidget", 33), ("updateWidget", 34),
-    ("deleteWidget", 35), ("createDevice", 42), ("updateDevice", 43), ("deleteDevice", 44), ("getDevices", 45),
-    ("createTag", 46), ("updateTag", 47), ("deleteTag", 48), ("getTags", 49), ("addEnergy", 37), ("getEnergy", 36),
-    ("getServer", 40), ("connectRedirect", 41), ("webSockets", 52), ("eventor", 53), ("webhooks", 54),
+    ("loadProfile", 24), ("appSync", 25), ("sharing", 26), ("getToken", 5), ("ping", 6), ("activate", 7),
+    ("deactivate", 8), ("refreshToken", 9), ("getGraphData", 60), ("exportGraphData", 28), ("setWidgetProperty", 19),
+    ("bridge", 15), ("hardware", 20), ("getSharedDash", 10), ("getShareToken", 30), ("refreshShareToken", 31),
+    ("shareLogin", 32), ("createProject", 21), ("updateProject", 22), ("deleteProject", 23), ("hardwareSync", 16),
+    ("internal", 17), ("sms", 18), ("tweet", 12), ("email", 13), ("push", 14), ("addPushToken", 27),
+    ("createWidget", 33), ("updateWidget", 34), ("deleteWidget", 35), ("createDevice", 42), ("updateDevice", 43),
+    ("deleteDevice", 44), ("getDevices", 45), ("createTag", 46), ("updateTag", 47), ("deleteTag", 48),
+    ("getTags", 49), ("addEnergy", 37), ("getEnergy", 36), ("getServer", 40), ("connectRedirect", 41),
+    ("webSockets", 52), ("eventor", 53), ("webhooks", 54),
 )  # fmt: skip
-HTTP_COUNTERS = "isHardwareConnected isAppConnected getPinData updatePinData email notify getProject qr getHistoryPinData total".split()
+HTTP_COUNTERS = (
+    "isHardwareConnected isAppConnected getPinData updatePinData email notify getProject qr getHistoryPinData total"
+).split()
 CONFIG_FILES = (
     "server.properties", "mail.properties", "gcm.properties", "db.properties", "twitter4j.properties",
     "single_token_mail_body.txt",
@@ -14030,7 +14092,7 @@ class Admin:
         request: HttpRequest,
         done: Callable[[Optional[str], Optional[WebReply]], object],
     ) -> None:
-        """Calls done(e-mail, None) for the administrator, done(None, refusal) for others (spec 06 §4); later, or at once."""
+        """Calls done(e-mail, None) for the administrator, done(None, refusal) for others (spec 06 §4), also at once."""
         credentials = basic_credentials(request)
         if credentials is None:
             session = self.session_of(request)
@@ -14138,8 +14200,7 @@ def admin_page(connection: HttpConnection, request: HttpRequest) -> WebReply:
     name = "admin.html" if connection.web.admin.session_of(request) is not None else "login.html"
     path = find_file([web_folder()], f"admin/{name}")
     if path is None:
-        return html_reply("<!doctype html><title>Blynk Administration</title><p>The admin page is not installed: it belongs in "
-                          "<code>web/admin</code> beside the program.", 501)  # fmt: skip
+        return web_text(501, "The admin page is not installed: it belongs in web/admin beside the program.")
     with open(path, encoding="utf-8") as file:
         page = file.read().replace("{ADMIN}", escape_html(connection.web.admin_path))
     reply = html_reply(page)
@@ -14357,8 +14418,8 @@ def admin_put_user(connection: HttpConnection, request: HttpRequest, session: Ad
 
 
 def replace_account(server: Any, old: Account, document: Document) -> Account:
-    """Puts a new user object in the place of an account: tokens are known anew, live connections go on on it, those whose
-    project or device is gone end. With another e-mail the old user goes as if deleted."""
+    """Puts a new user object in the place of an account: tokens are known anew, live connections go on on it, those
+    whose project or device is gone end. With another e-mail the old user goes as if deleted."""
     server.ledger.settle()
     document["lastModifiedTs"] = server.loop.now_ms
     for name in ("region", "timersRan"):
@@ -14703,7 +14764,8 @@ def admin_devices(connection: HttpConnection, _request: HttpRequest, _session: A
                 "account": project.account.user_name, "project": project.name or "New Project", "projectId": project.id,
                 "id": device.id, "name": device.name or "New Device", "board": document.get("boardType", ""),
                 "online": device.online, "seen": seen, "ip": document.get("lastLoggedIP", ""),
-                "library": info.get("blynkVersion", ""), "firmware": info.get("version", ""), "build": info.get("build", ""),
+                "library": info.get("blynkVersion", ""), "firmware": info.get("version", ""),
+                "build": info.get("build", ""),
                 "connection": info.get("connectionType", ""), "ota": document.get("deviceOtaInfo"),
             }
         )  # fmt: skip
@@ -14723,8 +14785,8 @@ def admin_settings(connection: HttpConnection, _request: HttpRequest, _session: 
     for section, key, _kind, default, _allowed, _legacy, text in SETTINGS:
         value = getattr(settings, f"{section}_{key}")
         usual = list(default) if isinstance(default, tuple) else default
-        rows.append({"section": section, "key": key, "value": masked_setting(settings, section, key), "default": value == usual,
-                     "help": text})  # fmt: skip
+        shown = masked_setting(settings, section, key)
+        rows.append({"section": section, "key": key, "value": shown, "default": value == usual, "help": text})
     return admin_json({"files": settings.files, "warnings": settings.warnings, "settings": rows})
 
 
@@ -14810,9 +14872,9 @@ def admin_backup(connection: HttpConnection, _request: HttpRequest, _session: Ad
     backup_running(server, path, made)
     return LATER
 # -- 12e Firmware ------------------------------------------------------------------------------------------------------
-# `/admin/ota/…` (spec 06 §4): the administrator uploads a firmware, boards are told where it is, at once or when they
-# report another build. Uploads go to disk as they come, in <data>/static/ota; boards fetch them from there, piece by
-# piece, with plain HTTP.
+# `/admin/ota/…` (spec 06 §4): the administrator uploads a firmware, boards are told where it is, at once or when
+# they report another build. Uploads go to disk as they come, in <data>/static/ota; boards fetch them from there, piece
+# by piece, with plain HTTP.
 
 OTA_FOLDER = ("static", "ota")
 OTA_CHUNK = 65_536  # bytes given to the disk at once
@@ -14907,8 +14969,10 @@ class FirmwareUpload:
     """The body of POST /admin/ota/start on its way to the disk. Nothing is written before the sender is known to be the
     administrator; who is not gets his answer when he has sent it all."""
 
-    __slots__ = ("connection", "server", "request", "form", "admin", "refusal", "chunk", "waiting", "path", "file", "ended",
-                 "broken")  # fmt: skip
+    __slots__ = (
+        "connection", "server", "request", "form", "admin", "refusal", "chunk", "waiting", "path", "file", "ended",
+        "broken",
+    )  # fmt: skip
 
     def __init__(self, connection: HttpConnection, request: HttpRequest) -> None:
         self.connection, self.server, self.request = connection, connection.server, request
@@ -15048,8 +15112,8 @@ class Ota:
         self.for_users: dict[tuple[str, str], tuple[str, str, str, int, str]] = {}
 
     def pending(self, device: Device, build: Optional[str]) -> Optional[str]:
-        """The URL of a firmware that waits for a device with this build, which is noted in the device; or None. Called when
-        it reports itself (spec 06 §4.3)."""
+        """The URL of a firmware that waits for a device with this build, which is noted in the device; or None. Called
+        when it reports itself (spec 06 §4.3)."""
         if not build or (self.for_all is None and not self.for_users):
             return None
         account = device.project.account
@@ -15159,9 +15223,10 @@ def ota_stop(connection: HttpConnection, request: HttpRequest) -> WebReply:
     connection.server.web.admin.authorize(connection, request, authorized)
     return LATER
 # -- 12f MQTT ----------------------------------------------------------------------------------------------------------
-# Boards that speak MQTT (spec 01 §10): user name = e-mail of the account, password = device token. What they publish to
-# `hardware` ("vw 5 123") is a value. Ours beyond the Java server: a board that subscribes to `hardware` gets what the app
-# writes, in the same form; acknowledgements of QoS 1 and 2 are sent; a device that connects so counts as online.
+# Boards that speak MQTT (spec 01 §10): user name = e-mail of the account, password = device token. What they publish
+# to `hardware` ("vw 5 123") is a value. Ours beyond the Java server: a board that subscribes to `hardware` gets what
+# the app writes, in the same form; QoS 1 and 2 are acknowledged; a board that connects so is online, and its values
+# count for rules.
 
 MQTT_TOPIC = "hardware"
 MQTT_CONNECT_SECONDS = 20.0
@@ -16095,12 +16160,13 @@ class Server:
     def forget_account(self, account: Account) -> None:
         account.removed = True
         self.accounts.pop((account.email, account.app), None)
-        self.ledger.structural.discard(account)
-        self.ledger.touched.discard(account)
-        self.ledger.presence.discard(account)
+        self.ledger.settle()
         for project in account.projects.values():
             self._unlist(project)
         close_sessions([*account.apps, *account.hardware])
+        self.ledger.structural.discard(account)
+        self.ledger.touched.discard(account)
+        self.ledger.presence.discard(account)
 
     def may_register(self) -> bool:
         """Counts an attempt to register; False beyond the hourly limit, which lets limit + 1 through."""
@@ -16131,6 +16197,8 @@ class Server:
             return
 
         def checked(right: Any, _problem: Optional[Exception]) -> None:
+            if guard.blocked(name, peer):
+                right = False  # others, sent at the same time, have failed too often: this one must not be a guess
             if right is True:
                 guard.succeeded(name, peer)
                 if self.settings.data_password_storage == "scrypt" and not stored.startswith("scrypt$"):
@@ -16394,7 +16462,7 @@ class Server:
             raise StartError(f"log folder {settings.log_folder}: {problem.strerror}") from None
         for line in settings.warnings:
             log.warning(line)
-        raise_file_limit(settings.limits_connections)
+        self.loop.max_connections = raise_file_limit(settings.limits_connections)
         self.store.open()
         self.load()
         self.listen()
@@ -16581,22 +16649,25 @@ class StartError(Exception):
     """The server cannot start; the text is the line for the user."""
 
 
-def raise_file_limit(connections: int) -> None:
-    """As many descriptors as connections are allowed, where the system lets us."""
+def raise_file_limit(connections: int) -> int:
+    """As many descriptors as connections are allowed, where the system lets us. Returns how many connections fit:
+    without descriptors left nothing could be saved."""
     try:
         import resource
     except ImportError:
-        return
+        return min(connections, 512 - RESERVED_FILES)  # Windows: select() takes no more
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + RESERVED_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        except (OSError, ValueError):
-            most = soft
-        if most < wanted:
-            log.debug(f"only {most} files may be open: fewer connections than limits.connections")
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError):
+        most = soft
+    if most < wanted:
+        log.debug(f"only {most} files may be open: fewer connections than limits.connections")
+    return max(most - RESERVED_FILES, most // 2)
 
 
 def notify_service(state: str) -> None:

@@ -143,6 +143,9 @@ def test_what_is_no_firmware(web, house):
     answer = web.post("/admin/ota/start", body, {**basic(), "Content-Type": "multipart/form-data; boundary=XX"})
     assert answer.text == "Can't find binary data in request."
     assert web.post("/upload", *multipart(b"x")).status == 404
+    assert web.post("/admin/ota/start", b"", basic()).text == "Can't find binary data in request."
+    assert web.post("/admin/ota/start", b"").status == 404
+    assert web.post("/admin/ota/start", b"", basic("wrong")).status == 403
 
 
 def test_big_uploads_go_to_disk_and_are_bounded(make_server):

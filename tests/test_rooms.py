@@ -36,10 +36,6 @@ def test_every_room_has_a_note_at_its_head(source):
         assert after.startswith("# "), f"room {number} {name} has no note"
 
 
-def test_lines_are_not_longer_than_120(source):
-    assert [i for i, line in enumerate(source.splitlines(), 1) if len(line) > 120] == []
-
-
 def test_the_import_loads_nothing_heavy_and_nothing_foreign():
     """Also: no thread, no socket, no output."""
     code = (

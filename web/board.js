@@ -25,7 +25,7 @@ function flush() {
 
 const WRITE_PAUSE = 100;       // ms between two values of one control; the server allows 100 messages a second in all
 
-export class View {
+class View {
   constructor(instance, env) {
     this.instance = instance;
     this.env = env;
@@ -245,4 +245,4 @@ export class Board {
   }
 }
 
-export const theme = (project) => (["BlynkLight", "AppTheme"].includes(project.document.theme) ? "light" : project.document.theme === "SparkFun" ? "spark" : "dark");
+export const theme = (project) => (["BlynkLight", "AppTheme"].includes(project.document.theme) ? "light" : "dark");

@@ -214,7 +214,7 @@ export function drawNumberInput(view) {
 }
 
 // RGB: the streams' values as [r, g, b]; merged they are one value "r\0g\0b".
-export function rgbOf(view) {
+function rgbOf(view) {
   const { values } = view.state;
   const parts = view.w.splitMode ? values : String(values[0] ?? "").split("\0");
   return [0, 1, 2].map((i) => clamp(parseNumber(parts[i]) ?? 0, 0, 255));
@@ -363,7 +363,7 @@ export function drawTimer(view) {
 // TIME_INPUT: "start\0stop\0zone\0days\0offset"; a time is a second of the day, "sr" sunrise, "ss" sunset, "" never.
 const SUN = { sr: -3, ss: -2 };
 
-export function timeInputParts(value, w) {
+function timeInputParts(value, w) {
   const parts = String(value ?? "").split("\0");
   return { start: parts[0] || "", stop: parts[1] || "", zone: parts[2] || w.tzName || userZone(),
     days: (parts[3] || "").split(",").map(Number).filter((d) => d >= 1 && d <= 7) };

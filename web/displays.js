@@ -2,15 +2,15 @@
 
 import { same } from "./controls.js";
 import { button, h, icon, iconButton, replace, safeUrl, svg } from "./dom.js";
-import { clamp, cssColor, formatValue, mapped, numberText, parseNumber, range, readable, utcToClock } from "./format.js";
-import { DAYS, t } from "./i18n.js";
+import { clamp, cssColor, formatValue, mapped, numberText, parseNumber, range, readable } from "./format.js";
+import { t } from "./i18n.js";
 import { pinName, streamsOf, validPin } from "./model.js";
 
 const FONT = { SMALL: 0.7, MEDIUM: 1, LARGE: 1.4, AUTO: 1 };
-export const fontScale = (w) => String(FONT[w.fontSize] || 1);
+const fontScale = (w) => String(FONT[w.fontSize] || 1);
 
 /** The text of a widget's value: mapped to its range, then in its format. "–" when there is none yet. */
-export function valueText(w, raw) {
+function valueText(w, raw) {
   if (raw === undefined || raw === null) return "–";
   const number = parseNumber(raw);
   const text = w.rangeMappingOn && number !== null ? numberText(mapped(w, number), 3) : String(raw).replaceAll("\0", " ");
@@ -130,7 +130,7 @@ export function lcdAccept(instance, value, index) {
   }
 }
 
-export function lcdLines(w, state) {
+function lcdLines(w, state) {
   if (w.advancedMode) return [0, 1].map((i) => state.text[i] || "");
   return [w.textFormatLine1, w.textFormatLine2].map((format, i) => {
     if (!format) return String(state.values[i] ?? "").replaceAll("\0", " ");
@@ -288,12 +288,12 @@ export function mapAccept(instance, value) {
 const KM_PER_DEGREE = 111.32;
 
 /** A round distance for the scale bar: 1, 2 or 5 times a power of ten, at most `km`. */
-export function roundDistance(km) {
+function roundDistance(km) {
   const power = 10 ** Math.floor(Math.log10(km));
   return [5, 2, 1].map((n) => n * power).find((n) => n <= km) || power;
 }
 
-export const distanceText = (km) => (km >= 1 ? `${numberText(km, 1)} km` : `${Math.round(km * 1000)} m`);
+const distanceText = (km) => (km >= 1 ? `${numberText(km, 1)} km` : `${Math.round(km * 1000)} m`);
 
 export function drawMap(view) {
   const picture = svg("svg", { class: "map-picture", preserveAspectRatio: "none" });
@@ -435,7 +435,7 @@ function sorted(project, w) {
   return orders[w.sortType] ? tiles.sort(orders[w.sortType]) : tiles;
 }
 
-export function tileText(template, raw) {
+function tileText(template, raw) {
   if (raw === undefined || raw === null) return "–";
   const number = parseNumber(raw);
   const text = number !== null && template.maximumFractionDigits > 0 ? number.toFixed(template.maximumFractionDigits) : String(raw);
@@ -591,7 +591,6 @@ const generic = (name, read) => ({
   },
 });
 
-const xyz = (s) => [s.x, s.y, s.z].map((n) => numberText(n ?? 0, 4)).join("\0");
 const motion = { available: () => "DeviceMotionEvent" in window,
   async start(send, view, failed) {
     const ask = window.DeviceMotionEvent.requestPermission;
@@ -628,7 +627,6 @@ const SENSORS = {
     send(inside === Boolean(w.triggerOnEnter) ? "1" : "0");
   }),
 };
-export { xyz, metres };
 
 export function drawSensor(view) {
   const sensor = SENSORS[view.instance.widget.type];
@@ -658,8 +656,6 @@ export function drawSensor(view) {
 
 // Widgets that work in the background: an icon and, in one line, what they do.
 
-const timeRuleText = (rule) => `${utcToClock(rule.triggerTime.time)} ${(rule.triggerTime.days || []).map((d) => DAYS()[d - 1]).join(" ")}`;
-
 const SUMMARIES = {
   EVENTOR: (w) => t("{0} rules", (w.rules || []).length),
   REPORT: (w) => t("{0} reports", (w.reports || []).length),
@@ -688,4 +684,3 @@ export function drawInfo(view) {
   return el;
 }
 
-export { timeRuleText };

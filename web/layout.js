@@ -1,6 +1,6 @@
 // The grid of a project: whole cells, eight columns, as many rows as it takes. No DOM.
 
-export const COLUMNS = 8;
+const COLUMNS = 8;
 
 /** The cells of a widget; documents may say width or height 0. */
 export function cells(w) {

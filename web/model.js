@@ -78,7 +78,7 @@ export class Emitter {
 }
 
 /** One widget at work: its document, the device it stands for, its state and the views that show it. */
-export class Instance {
+class Instance {
   constructor(project, widget, device, tiles) {
     Object.assign(this, { project, widget, tileDevice: device, tiles, views: new Set() });
     this.type = project.model.types[widget.type];

@@ -5,11 +5,11 @@ import { t } from "./i18n.js";
 import { freeId } from "./layout.js";
 import { Emitter, Model, SELECTORS_FROM, TAGS_FROM } from "./model.js";
 import { Command, Connection, Refusal, Status, askOnce, passwordHash } from "./protocol.js";
-import { WIDGETS, priceOf } from "./widgets.js";
+import { WIDGETS } from "./widgets.js";
 
 const STORE = "blynk-pi";
 
-export const socketUrl = () => `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/dashws`;
+const socketUrl = () => `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/dashws`;
 
 // What a refusal means to a person.
 const REASONS = {
@@ -350,4 +350,3 @@ export async function runReport(project, widget, report) {
   project.changed();
 }
 
-export { priceOf };

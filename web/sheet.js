@@ -135,7 +135,7 @@ const KINDS = {
   pin: (f, draft) => pinInput(draft, t(f.label)),
   pins: (f, draft) => {
     const streams = draft.pins ||= [];
-    while (streams.length < f.labels.length) streams.push({ pin: -1, pwmMode: false, rangeMappingOn: false, min: 0, max: 255 });
+    while (streams.length < f.labels.length) streams.push({ pin: -1, min: 0, max: 255 });
     const all = () => streams.slice(0, f.together && !draft[f.together] ? 1 : f.labels.length).map((stream, i) => h("div", null, pinInput(stream, f.together && !draft[f.together] ? t("Pin") : t(f.labels[i])),
       f.labels[0] !== "Line 1" && h(".row.range", null, field(t("from"), numberInput(stream.min, (n) => { stream.min = n; })), field(t("to"), numberInput(stream.max, (n) => { stream.max = n; })))));
     const box = h("div", null, all());
@@ -175,8 +175,7 @@ const KINDS = {
     draft.dataStreams ||= [];
     const device = project.devices[0]?.id ?? 0;
     return rows(t(f.label), draft.dataStreams, (s, i) => graphStream(s, i, project, place), () => ({ title: t("Line {0}", draft.dataStreams.length + 1), graphType: "LINE", color: colorInt(SWATCHES[draft.dataStreams.length % 5]), targetId: device,
-      pin: { pin: -1, pwmMode: false, rangeMappingOn: false, min: 0, max: 1023 }, functionType: "AVG", flip: 0, yAxisMin: 0, yAxisMax: 0, showYAxis: true, cubicSmoothingEnabled: false,
-      connectMissingPointsEnabled: true, isPercentMaxMin: false, yAxisScale: "AUTO", delta: 0, userDeltaModifyAllowed: false, maximumFractionDigits: 0 }), () => {});
+      pin: { pin: -1, min: 0, max: 1023 }, functionType: "AVG", showYAxis: true, connectMissingPointsEnabled: true, yAxisScale: "AUTO" }), () => {});
   },
   rules: (f, draft, { project, close }) => h("p", null, button([icon("rule"), t("Edit the rules")], () => { close(); go(`project/${project.id}/rules`); })),
   sources: (f, draft, { project }) => sourceFields(draft, project),
@@ -239,14 +238,12 @@ function templateFields({ project, widget, close }) {
 }
 
 const TEMPLATE_DEFAULTS = {
-  PAGE: { color: 0, tileColor: 0, showTileLabel: false, maximumFractionDigits: 0 },
-  BUTTON: { pushMode: false, labelsVisibility: false, stateOn: { tileColor: 600084223, iconColor: 0, text: "ON", textColor: 0 }, stateOff: { tileColor: 0, iconColor: 0, text: "OFF", textColor: 0 } },
-  DIMMER: { color: 0, tileColor: 0, showTileLabel: false, maximumFractionDigits: 0, levelColor: 0, interaction: "PAGE", step: 1 },
+  PAGE: {}, BUTTON: { stateOn: { tileColor: 600084223, text: "ON" }, stateOff: { text: "OFF" } }, DIMMER: { interaction: "PAGE", step: 1 },
 };
 
 function templateDialog(project, tiles, old) {
   const draft = old ? structuredClone(old) : { mode: "PAGE", id: freeId((tiles.templates || []).map((x) => x.id)), widgets: [], deviceIds: project.devices.map((d) => d.id), name: t("Template"), showDeviceName: true,
-    ...TEMPLATE_DEFAULTS.PAGE, pin: { pin: -1, pwmMode: false, rangeMappingOn: false, min: 0, max: 100 } };
+    pin: { pin: -1, min: 0, max: 100 } };
   draft.pin ||= draft.dataStream || { pin: -1, min: 0, max: 100 };
   return dialog(old ? old.name || t("Template") : t("New template"), (close) => {
     const own = h("div");
@@ -269,7 +266,7 @@ function templateDialog(project, tiles, old) {
       } catch (refusal) {
         explain(refusal);
       }
-    } }, text("name", t("Name")), text("templateId", t("Template id"), t("Devices that bring this id get a tile of their own when they first connect.")),
+    } }, text("name", t("Name")), text("templateId", t("Template id"), t("New devices with this id get a tile of their own.")),
     field(t("A tile is"), tie(select([["PAGE", t("a page with widgets")], ["BUTTON", t("a button")], ["DIMMER", t("a dimmer")]], draft.mode), (v) => { draft.mode = v; for (const [key, value] of Object.entries(TEMPLATE_DEFAULTS[v])) draft[key] ??= structuredClone(value); drawOwn(); })),
     checks(t("Devices"), project.devices.map((d) => [d.id, d.name || `#${d.id}`]), draft.deviceIds || [], (ids) => { draft.deviceIds = ids; }),
     pinInput(draft.pin, t("Pin of the tile's value")), h(".row.range", null, field(t("from"), numberInput(draft.pin.min, (n) => { draft.pin.min = n; })), field(t("to"), numberInput(draft.pin.max, (n) => { draft.pin.max = n; }))), own,
@@ -277,4 +274,4 @@ function templateDialog(project, tiles, old) {
   }, "side");
 }
 
-export { colorInput, checks, rows, tie, numberInput, flagInput };
+export { checks, tie };

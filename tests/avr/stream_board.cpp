@@ -3,7 +3,7 @@
 // most 15 commands a second with the input served meanwhile, login again after a time-out, heartbeat, no way back into
 // step. It runs on the Arduino core, so its receive ring is the real one: 64 bytes, the rest falls off.
 //
-// The sketch: V1 takes a running number, is busy with it for 40 ms (as with a display) and answers it on V2 from loop();
+// The sketch: V1 takes a running number, is busy with it for BUSY ms (as with a display) and answers it on V2 from loop();
 // V3 (any value) asks for the report "V4 count lost doubled disordered"; V5 n sends the numbers 1 … n on V6; at each
 // login V7 has the number of logins.
 
@@ -15,6 +15,9 @@
 #endif
 #ifndef TOKEN
 #define TOKEN "00000000000000000000000000000000"
+#endif
+#ifndef BUSY
+#define BUSY 40
 #endif
 #ifndef HEARTBEAT
 #define HEARTBEAT 10      // s; 40 in the newer library
@@ -81,7 +84,7 @@ static void on_pin(uint8_t pin, const char *value) {
     if (last_number && number < last_number) disordered++;
     last_number = number;
     count++;
-    delay(40);
+    delay(BUSY);
     answers[answers_in++ % 64] = number;
   } else if (pin == 3) {
     char text[48];

@@ -106,7 +106,7 @@ export async function showAccount(screen) {
   languages.addEventListener("change", async () => { await setLanguage(languages.value); go("account"); });
   screen.show(
     h(".card", null, h("h2", null, t("Account")), h("p", null, session.email), h(".row", null, button(t("Change the password"), () => changePassword()), button([icon("logout"), t("Log out")], () => { session.logOut(); session.ready = false; go("login"); }))),
-    h(".card", null, h("h2", null, t("Energy")), h("p", null, icon("energy"), " ", amount), h("p.hint", null, t("Widgets cost energy and give it back when they are deleted. On your own server it is free.")),
+    h(".card", null, h("h2", null, t("Energy")), h("p", null, icon("energy"), " ", amount), h("p.hint", null, t("Widgets cost energy and give it back when deleted. On your own server it is free.")),
       button(t("Add {0}", (100000).toLocaleString(language())), async () => { await addEnergy(100000); await load(); })),
     h(".card", null, h("h2", null, t("This browser")), field(t("Language"), languages), field(t("Look"), theme), notificationSwitch()));
   try {
@@ -196,9 +196,9 @@ export async function showCertificate(screen) {
   screen.head(t("Trust this server"), session.login ? "" : "login");
   const link = h("p");
   const own = mine();
-  screen.show(h(".card", null, icon("lock"), h("p", null, t("On the plain http address everything works but what browsers keep for https: installing this page as an app, system notifications, the sensors and the camera. The server has a certificate of its own; once this device trusts it, use the https address.")), link),
+  screen.show(h(".card", null, icon("lock"), h("p", null, t("The https address allows more: this page as an app, system notifications, sensors, camera. First this device has to trust the server's own certificate.")), link),
     h(".card", null, h("h2", null, t("Steps")), SYSTEMS().sort((a, b) => (b[0] === own) - (a[0] === own)).map(([name, step]) => h("details", { open: name === own }, h("summary", null, name),
-      h("ol", null, [t("Download the certificate."), step, t("Restart the browser, then open the https address.")].map((text) => h("li", null, text))))));
+      h("ol", null, [t("Download the certificate."), step, t("Restart the browser, then open the https address.")].map((text) => h("li", null, text)))))));
   const [certificate, health] = await Promise.all([fetch("blynk.crt", { method: "HEAD" }).catch(() => null), fetch("health").then((answer) => answer.json()).catch(() => ({}))]);
   const port = location.protocol === "https:" ? location.port : health.https_port || 9443;
   const secure = `https://${location.hostname}${port && Number(port) !== 443 ? `:${port}` : ""}/`;

@@ -11,7 +11,7 @@ import { openSheet, pinInput, sourceFields, targetOptions, tie, zoneInput } from
 import { newWidget } from "../widgets.js";
 
 // Conditions: type -> [text, which fields it has].
-export const CONDITIONS = () => ({
+const CONDITIONS = () => ({
   GT: [t("is higher than"), "number"], GTE: [t("is at least"), "number"], LT: [t("is lower than"), "number"], LTE: [t("is at most"), "number"], EQ: [t("is equal to"), "number"], NEQ: [t("is not equal to"), "number"],
   BETWEEN: [t("is between"), "two"], NOT_BETWEEN: [t("is not between"), "two"], CHANGED: [t("changes"), ""], STR_EQUAL: [t("is the text"), "text"], STR_NOT_EQUAL: [t("is not the text"), "text"],
 });
@@ -29,14 +29,14 @@ function pinTitle(project, stream) {
 
 const quoted = (text) => `“${text ?? ""}”`;
 
-export function conditionText(condition) {
+function conditionText(condition) {
   const [text, kind] = CONDITIONS()[condition?.type] || [String(condition?.type), ""];
   if (kind === "number") return `${text} ${numberText(Number(condition.value))}`;
   if (kind === "two") return `${text} ${t("{0} and {1}", numberText(Number(condition.left)), numberText(Number(condition.right)))}`;
   return kind === "text" ? `${text} ${quoted(condition.value)}` : text;
 }
 
-export function actionText(project, action) {
+function actionText(project, action) {
   switch (action.type) {
     case "SETPIN": return t("set {0} to {1}", pinTitle(project, action.pin), String(action.value ?? "").replaceAll("\0", ", "));
     case "NOTIFY": return t("notify me: {0}", quoted(action.message));
@@ -50,7 +50,7 @@ export function actionText(project, action) {
 const daysText = (days) => (days.length === 7 ? t("every day") : days.length === 5 && days.every((d) => d <= 5) ? t("Monday to Friday") : days.map((d) => DAYS()[d - 1]).join(", "));
 
 /** A rule as a sentence. */
-export function ruleText(project, rule) {
+function ruleText(project, rule) {
   const what = (rule.actions || []).map((action) => actionText(project, action)).join(", ") || t("do nothing");
   if (rule.triggerTime) {
     const zone = rule.triggerTime.tzName || "UTC";
@@ -60,7 +60,7 @@ export function ruleText(project, rule) {
   return t("When {0} {1}: {2}", pinTitle(project, rule.triggerPin), conditionText(rule.condition), what);
 }
 
-export function timerText(project, w) {
+function timerText(project, w) {
   const pin = pinTitle(project, w);
   const parts = [];
   if (w.startTime >= 0 && w.startValue) parts.push(t("at {0} set {1} to {2}", utcToClock(w.startTime), pin, w.startValue));
@@ -149,11 +149,11 @@ async function addWidget(project, type) {
   }
 }
 
-const emptyStream = () => ({ pin: -1, pwmMode: false, rangeMappingOn: false, min: 0, max: 255 });
+const firstPin = () => ({ pin: 1, pinType: "VIRTUAL", max: 255 });
 
 // A rule is edited as a sentence: When … then …
 function ruleDialog(project, old) {
-  const draft = old ? structuredClone(old) : { triggerPin: { ...emptyStream(), pin: 1, pinType: "VIRTUAL" }, condition: { type: "GT", value: 0 }, actions: [{ type: "NOTIFY", message: "" }], isActive: true };
+  const draft = old ? structuredClone(old) : { triggerPin: firstPin(), condition: { type: "GT", value: 0 }, actions: [{ type: "NOTIFY", message: "" }], isActive: true };
   draft.actions ||= [];
   let kind = draft.triggerTime ? "time" : "pin";
   return dialog(old ? t("Rule") : t("New rule"), (close) => {
@@ -165,7 +165,7 @@ function ruleDialog(project, old) {
         if (kind === "time") {
           draft.triggerTime ||= { id: Math.floor(Math.random() * 1e9), days: [1, 2, 3, 4, 5, 6, 7], time: clockToUtc("08:00"), tzName: userZone() };
         } else {
-          draft.triggerPin ||= { ...emptyStream(), pin: 1, pinType: "VIRTUAL" };
+          draft.triggerPin ||= firstPin();
           draft.condition ||= { type: "GT", value: 0 };
         }
         drawWhen();
@@ -221,8 +221,8 @@ function fresh(type) {
 }
 
 function freshAction(type) {
-  if (type === "SETPIN") return { type, pin: { ...emptyStream(), pin: 1, pinType: "VIRTUAL", max: 1 }, value: "1", setPinType: "CUSTOM" };
-  if (type === "SET_PROP") return { type, pin: { ...emptyStream(), pin: 1, pinType: "VIRTUAL" }, property: "LABEL", value: "" };
+  if (type === "SETPIN") return { type, pin: { ...firstPin(), max: 1 }, value: "1", setPinType: "CUSTOM" };
+  if (type === "SET_PROP") return { type, pin: firstPin(), property: "LABEL", value: "" };
   return type === "MAIL" ? { type, subject: "", message: "" } : { type, message: "" };
 }
 
@@ -256,7 +256,7 @@ function atMillis(text, zone) {
   return (midnight + Math.max(0, clockSeconds(text)) - zoneOffset(zone, now)) * 1000;
 }
 
-export function reportText(report) {
+function reportText(report) {
   const type = report.reportType || {};
   const zone = report.tzName || "UTC";
   const at = atClock(type.atTime || 0, zone);

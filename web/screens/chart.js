@@ -19,7 +19,7 @@ const PERIOD_TABLE = {
 const unit = (n, name) => new Intl.NumberFormat(language(), { style: "unit", unit: name, unitDisplay: "long" }).format(n);
 
 /** "N_WEEK" -> "1 week"; the hour is added where a period of that length also comes in other steps. */
-export function periodText(key) {
+function periodText(key) {
   const [n, name, step] = (PERIOD_TABLE[key] ?? "").split(" ");
   if (!n) return key === "LIVE" ? t("Live") : key;
   return unit(Number(n), name) + (step ? ` / ${unit(1, step)}` : "");
@@ -32,17 +32,16 @@ let library = null;
 
 function uPlot() {
   library ||= new Promise((resolve, reject) => {
-    document.head.append(h("link", { rel: "stylesheet", href: "static/vendor/uPlot.min.css" }),
-      h("script", { src: "static/vendor/uPlot.iife.min.js", onload: () => resolve(window.uPlot), onerror: () => { library = null; reject(new Error("no uPlot")); } }));
+    document.head.append(h("script", { src: "static/vendor/uPlot.iife.min.js", onload: () => resolve(window.uPlot), onerror: () => { library = null; reject(new Error("no uPlot")); } }));
   });
   return library;
 }
 
-export const streamColor = (stream, i) => cssColor(stream.color) || SWATCHES[i % 5];
+const streamColor = (stream, i) => cssColor(stream.color) || SWATCHES[i % 5];
 const streamTitle = (stream, i) => stream.title || t("Line {0}", i + 1);
 
 /** One chart's data: asked for by period and page, LIVE values added as they come. */
-export class ChartData {
+class ChartData {
   constructor(project, widget, device) {
     Object.assign(this, { project, widget, device, page: 0 });
     const offered = widget.selectedPeriods || [];
@@ -144,7 +143,7 @@ export async function plot(data, box, { axes = true, legend = false } = {}) {
 }
 
 // The vertical range of a stream (its yAxisScale).
-export function yRange(stream, low, high) {
+function yRange(stream, low, high) {
   if (low === null || low === undefined) return [0, 1];
   const { yAxisMin = 0, yAxisMax = 0 } = stream;
   if (stream.yAxisScale === "MINMAX" && yAxisMax > yAxisMin) return [yAxisMin, yAxisMax];
@@ -272,7 +271,7 @@ function minuteLinks(project, widget, device) {
 }
 
 async function deleteData(project, widget, device, load) {
-  if (!await confirm(t("Delete the data?"), t("The history of all pins of this chart is deleted for good."), t("Delete"))) return;
+  if (!await confirm(t("Delete the data?"), t("The history of this chart's pins is deleted for good."), t("Delete"))) return;
   try {
     await session.link.request(Command.DELETE_GRAPH_DATA, device === undefined ? project.id : `${project.id}-${device}`, widget.id);
     await load();

@@ -35,7 +35,7 @@ void loop() {
 `;
 
 /** Ready-made lines: [name, function of { token, host, port, web } -> text]. */
-export const SKETCHES = [
+const SKETCHES = [
   ["ESP8266", wifi("ESP8266WiFi.h", "BlynkSimpleEsp8266.h")],
   ["ESP32", wifi("WiFi.h", "BlynkSimpleEsp32.h")],
   ["Ethernet", (x) => `#define BLYNK_PRINT Serial
@@ -106,7 +106,7 @@ export const hint = () => t("Upload it, open the serial monitor, and the device 
 const isOnline = (device) => device.status === "ONLINE";
 
 /** "online since 3 minutes", "offline, last seen …", "never connected": what is true. */
-export function statusText(device) {
+function statusText(device) {
   if (isOnline(device)) return device.connectTime ? t("online, connected {0}", ago(device.connectTime)) : t("online");
   const seen = Math.max(device.disconnectTime || 0, device.dataReceivedAt || 0);
   return seen ? t("offline, last seen {0}", ago(seen)) : t("never connected");
@@ -153,10 +153,10 @@ export function showDevice(screen) {
   const more = iconButton("more", t("More"), () => menu(more, [
     ["edit", t("Rename and change"), change], ["mail", t("Mail me the token"), async () => { await mailToken(project, device); toast(t("The mail is sent.")); }],
     ["refresh", t("New token"), async () => {
-      if (await confirm(t("New token?"), t("The old token stops working at once, and the device is cut off until it has the new one."), t("New token"))) await refreshToken(project, device);
+      if (await confirm(t("New token?"), t("The device is cut off until it has the new one."), t("New token"))) await refreshToken(project, device);
     }],
     ["file", t("Delete its history"), async () => {
-      if (await confirm(t("Delete its history?"), t("Everything the server remembers of its pins' past is deleted."), t("Delete"))) { await deleteDeviceData(project, device); toast(t("Deleted")); }
+      if (await confirm(t("Delete its history?"), t("Its pins' history is deleted for good."), t("Delete"))) { await deleteDeviceData(project, device); toast(t("Deleted")); }
     }, true],
     ["trash", t("Delete"), async () => {
       if (!await confirm(t("Delete “{0}”?", device.name || t("Device")), t("Its token stops working. Widgets that use it stay, without a device."), t("Delete"))) return;
@@ -248,7 +248,7 @@ export function qrPicture(text) {
 
 // Sharing a project: switch, link and QR for guests, a new link that ends the old one.
 
-export const guestLink = (email, token) => `${location.origin}${location.pathname}#/guest/${encodeURIComponent(email)}/${encodeURIComponent(token)}`;
+const guestLink = (email, token) => `${location.origin}${location.pathname}#/guest/${encodeURIComponent(email)}/${encodeURIComponent(token)}`;
 
 export function showShare(screen) {
   const project = screen.project();
@@ -258,7 +258,7 @@ export function showShare(screen) {
   const draw = () => {
     const { isShared, sharedToken } = project.document;
     if (!isShared || !sharedToken) {
-      return replace(box, h(".card", null, h("h2", null, t("Show it to others")), h("p", null, t("Whoever has the link sees this project and can use its widgets, without an account and without your tokens. You can end it at any time.")),
+      return replace(box, h(".card", null, h("h2", null, t("Show it to others")), h("p", null, t("Whoever has the link sees this project and can use its widgets, without an account. You can end it at any time.")),
         !sharedToken && h("p.hint", null, t("The first link costs 1,000 energy.")),
         button(t("Share this project"), async () => { await shareToken(project); await share(project, true); draw(); }, { class: "primary" })));
     }

@@ -7,7 +7,7 @@ import { ago, t } from "../i18n.js";
 import { Refusal } from "../protocol.js";
 import { changeSettings, cloneCode, cloneProject, createProject, deleteProject, importProject, session, setActive, syncProject } from "../session.js";
 
-export const THEMES = () => [["Blynk", t("Dark")], ["BlynkLight", t("Light")], ["SparkFun", "SparkFun"]];
+const THEMES = () => [["Blynk", t("Dark")], ["BlynkLight", t("Light")]];
 
 // The server keeps projects in the order they were made; another order is this browser's own.
 const orderKey = () => `blynk-pi-order-${session.email}`;
@@ -19,7 +19,7 @@ function order() {
   }
 }
 
-export function sortedProjects() {
+function sortedProjects() {
   const wanted = order();
   const at = (project) => { const i = wanted.indexOf(project.id); return i < 0 ? Infinity : i; };
   return [...session.model.projects.values()].sort((a, b) => at(a) - at(b) || 0);
@@ -40,7 +40,7 @@ export function showProjects(screen) {
   const draw = () => {
     const all = sortedProjects();
     if (!all.length) {
-      return replace(list, h(".empty", null, icon("logo"), h("h2", null, t("Welcome!")), h("p", null, t("A project is a screen full of widgets, and the devices behind them. Make your first one.")),
+      return replace(list, h(".empty", null, icon("logo"), h("h2", null, t("Welcome!")), h("p", null, t("A project is a screen of widgets with the devices behind them. Make your first one.")),
         button(t("New project"), newProject, { class: "primary" })));
     }
     replace(list, all.map(projectCard), !session.guest && h(".row.center", null, button([icon("download"), t("Copy a project with a code")], importDialog, { class: "plain" })));
@@ -100,7 +100,7 @@ async function importDialog() {
   go(`project/${project.id}`);
 }
 
-export async function removeProject(project) {
+async function removeProject(project) {
   if (!await confirm(t("Delete “{0}”?", project.name), t("Its widgets, devices and their history are gone for good."), t("Delete"))) return;
   await deleteProject(project);
   go("", true);
@@ -127,14 +127,14 @@ export function showSettings(screen) {
   say();
   screen.listen(project, "activity", say);
   screen.show(form, h(".card", null, h("h2", null, t("Running")), h("p", null, t("A paused project neither forwards values nor runs rules and timers.")), toggle),
-    h(".card", null, h("h2", null, t("Give it away")), h("p", null, t("With the code others get a copy of this project, without your devices' tokens and values.")), button(t("Show the code"), () => showCode(project))),
+    h(".card", null, h("h2", null, t("Give it away")), h("p", null, t("With the code others get a copy of this project, without tokens and values.")), button(t("Show the code"), () => showCode(project))),
     h(".card", null, h("h2", null, t("Delete")), button(t("Delete the project"), () => removeProject(project), { class: "danger" })));
 }
 
 async function showCode(project) {
   const code = await cloneCode(project);
   const { qrPicture } = await import("./devices.js");
-  dialog(t("Code of this project"), () => h("div", null, h("p", null, t("Enter it under Projects, “Copy a project with a code”, or scan it with the phone app.")),
+  dialog(t("Code of this project"), () => h("div", null, h("p", null, t("Enter it under Projects, or scan it with the phone app.")),
     qrPicture(`blynk://token/clone/${code}?server=${location.hostname}&port=${location.port || 443}`), h("code.token", null, code), button([icon("copy"), t("Copy")], () => copy(code))));
 }
 
