@@ -3210,7 +3210,16 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-json_decoder = json.JSONDecoder(parse_constant=_no_constant)
+def _short_int(digits: str) -> int:
+    """Pythons before 3.11 have no limit of their own: a number of megabytes would take minutes."""
+    if len(digits) > 4300:
+        raise ValueError("a number of too many digits")
+    return int(digits)
+
+
+json_decoder = json.JSONDecoder(
+    parse_constant=_no_constant, parse_int=None if sys.version_info >= (3, 11) else _short_int
+)
 
 
 def read_document(kind: str, raw: Any, lenient: bool = False) -> Document:
@@ -13159,11 +13168,11 @@ def json_body(request: HttpRequest, shape: Callable[[Any], Any]) -> Any:
         raise WebRefusal(web_text(500, "Unexpected content type. Expecting application/json."))
     text = request.body.decode("utf-8", "replace")
     try:
-        value, _ = json.JSONDecoder().raw_decode(text.lstrip(" \t\r\n\ufeff"))
+        value = parse_json(text.lstrip("\ufeff"))
         if value is None and shape is not object_of_texts:
             raise WebRefusal(BROKEN)
         return shape(value)
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError):
         raise WebRefusal(web_text(500, "Error parsing body param. " + text)) from None
 
 
@@ -14259,7 +14268,8 @@ def sorted_rows(rows: list[Document], query: dict[str, str]) -> list[Document]:
     if not any(isinstance(v, (str, int, float)) for v in values):
         raise WebRefusal(BROKEN)
     numbers = all(
-        isinstance(v, (int, float)) or v is None or isinstance(v, str) and v.lstrip("-").isdigit() for v in values
+        isinstance(v, (int, float)) or v is None or isinstance(v, str) and v.isascii() and v[v[:1] == "-" :].isdigit()
+        for v in values
     )
 
     def key(row: Document) -> Any:

@@ -10,18 +10,20 @@ Every wait is for something to be there and ends at a deadline. The tests skip w
 are missing.
 """
 
+import atexit
 import os
 import shutil
 import tempfile
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException  # noqa: E402
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -36,15 +38,74 @@ HARMLESS = ("favicon", "ERR_CONNECTION_REFUSED", "WebSocket connection to", "ERR
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
 
 
+class Pages:
+    """Browsers for the tests of this process: one that is given back is emptied and used again, as starting one takes a
+    second."""
+
+    def __init__(self):
+        self.free, self.all = {}, []
+        atexit.register(self.close)
+
+    def take(self, base, **how):
+        key = tuple(sorted(how.items()))
+        page = self.free.get(key, []).pop() if self.free.get(key) else None
+        if page is None:
+            page = Page(base, **how)
+            self.all.append(page)
+            page.key = key
+        page.base = base
+        page.bases.add(base)
+        return page
+
+    def give_back(self, page):
+        try:
+            page.driver.get("about:blank")
+            for base in page.bases:
+                where = "{0.scheme}://{0.netloc}".format(urlsplit(base))
+                page.driver.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": where, "storageTypes": "all"})
+            page.bases.clear()
+            page.problems()
+            self.free.setdefault(page.key, []).append(page)
+        except WebDriverException:
+            self.all.remove(page)
+            page.close()
+
+    def close(self):
+        while self.all:
+            self.all.pop().close()
+
+
+POOL = Pages()
+
+
+@pytest.fixture
+def pages():
+    """pages(base, width=…, height=…, language=…, phone=…) -> a Page that nobody has used, until the end of the test."""
+    taken = []
+
+    def take(base, **how):
+        taken.append(POOL.take(base, **how))
+        return taken[-1]
+
+    yield take
+    for page in taken:
+        POOL.give_back(page)
+
+
 class Page:
     """One browser with one window and a profile of its own. base: the address of the page, with the slash."""
 
     def __init__(self, base, width=1280, height=900, language="en-US", phone=False):
-        self.base = base
+        self.base, self.bases = base, set()
         self.profile = tempfile.mkdtemp(prefix="bp-chromium-")
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for flag in (*FLAGS.split(), f"--user-data-dir={self.profile}", f"--window-size={width},{height}", f"--lang={language}"):
+        for flag in (
+            *FLAGS.split(),
+            f"--user-data-dir={self.profile}",
+            f"--window-size={width},{height}",
+            f"--lang={language}",
+        ):
             options.add_argument(flag)
         options.add_experimental_option("prefs", {"intl.accept_languages": language})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -100,6 +100,9 @@ def test_json_is_read_leniently(web, house):
     assert web.put(f"/{token}/update/v1", '[["1"]]', kind).status == 500
     assert web.put(f"/{token}/extra/pin/v1", '[{"value":"4"}]', kind).status == 200
     assert web.get(f"/{token}/get/v1").json() == ["4"]
+    for stamp in ("1e999", "Infinity", '"x"', "[]", "true", "9" * 5000):
+        body = '[{"timestamp":%s,"value":"4"}]' % stamp
+        assert web.put(f"/{token}/extra/pin/v1", body, kind).status == 500, stamp
 
 
 def test_a_tile_shows_its_bare_value(web, house):

@@ -459,7 +459,7 @@ def test_an_app_that_does_not_read_is_spared_broadcasts_and_the_others_get_them(
         for name in "ABG":
             street.peers[name].drain()
     told = street.tell("B", "ACTIVATE_DASHBOARD", "2")
-    assert told["A"][0] == "ACTIVATE_DASHBOARD 2" and told["B"][0] == "200"
+    assert told["A"][0] == "ACTIVATE_DASHBOARD 2" and "200" in told["B"]
     assert street.server.rss_kb() < 150_000
     deaf.close()
     until(lambda: any(f.text == "adis" for f in street.peers["K"].drain()), what="the end of the deaf app")

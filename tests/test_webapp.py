@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables and scripts for the page in long lines
 """A user's day with the browser app, in a real Chromium against a real server and a real Blynk Python client."""
 
 import os
@@ -9,7 +10,7 @@ import uuid
 
 import pytest
 from clients import OK
-from page import Keys, Page, needs_browser
+from page import Keys, needs_browser, pages  # noqa: F401 - a fixture
 from servers import HOST
 
 blynklib = pytest.importorskip("blynklib")
@@ -18,19 +19,6 @@ pytestmark = needs_browser
 
 def someone():
     return f"{uuid.uuid4().hex[:12]}@example.com"
-
-
-@pytest.fixture
-def pages():
-    made = []
-
-    def make(base, **how):
-        made.append(Page(base, **how))
-        return made[-1]
-
-    yield make
-    for page in made:
-        page.close()
 
 
 class Board:
@@ -88,7 +76,7 @@ def gauge(page):
     return page.find(".gauge-value")[0].text
 
 
-def day(server, pages, base):
+def day(server, pages, base):  # noqa: F811
     """First account to the unplugged board; returns the latencies (ms) of presses and of values."""
     mine = pages(base)
     email = someone()
@@ -164,7 +152,9 @@ def day(server, pages, base):
     assert mine.find("body.lost")
     server.start()
     mine.until(lambda: not mine.find("body.lost"), "the connection to come back", 25)
-    mine.until(lambda: gauge(mine) == "44" and mine.find(".push")[0].get_attribute("aria-pressed") == "true", "what was there")
+    mine.until(
+        lambda: gauge(mine) == "44" and mine.find(".push")[0].get_attribute("aria-pressed") == "true", "what was there"
+    )
     mine.until(lambda: mine.find(".chip.on"), "the board to come back", 30)
     board.send(2, 55)
     mine.until(lambda: gauge(mine) == "55", "55 after the restart")
@@ -185,17 +175,18 @@ def say(how, presses, values):
     assert press < 200 and value < 200
 
 
-def test_a_day_over_http(make_server, pages):
+def test_a_day_over_http(make_server, pages):  # noqa: F811
     server = make_server()
     say("http", *day(server, pages, f"http://{HOST}:{server.http_port}/"))
 
 
-def test_a_day_over_https(make_server, pages):
+@pytest.mark.slow
+def test_a_day_over_https(make_server, pages):  # noqa: F811
     server = make_server()
     say("https", *day(server, pages, f"https://localhost:{server.https_port}/"))
 
 
-def test_wrong_password_and_unknown_account_are_told_apart(server, pages):
+def test_wrong_password_and_unknown_account_are_told_apart(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     email = someone()
     page.open("login")
@@ -215,7 +206,7 @@ def test_wrong_password_and_unknown_account_are_told_apart(server, pages):
     page.see("There is an account with this e-mail address already.")
 
 
-def test_editing_by_mouse_keys_and_undo(server, pages):
+def test_editing_by_mouse_keys_and_undo(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     page.register(someone())
     make_project(page)
@@ -260,7 +251,7 @@ def test_editing_by_mouse_keys_and_undo(server, pages):
     assert page.problems() == []
 
 
-def test_projects_are_renamed_duplicated_ordered_and_deleted(server, pages):
+def test_projects_are_renamed_duplicated_ordered_and_deleted(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     page.register(someone())
     make_project(page, "First")
@@ -290,7 +281,7 @@ def test_projects_are_renamed_duplicated_ordered_and_deleted(server, pages):
     assert page.problems() == []
 
 
-def test_devices_tags_rules_timers_webhooks_reports(server, pages):
+def test_devices_tags_rules_timers_webhooks_reports(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     email = someone()
     page.register(email)
@@ -322,7 +313,9 @@ def test_devices_tags_rules_timers_webhooks_reports(server, pages):
     page.see("When V1 is higher than 30: notify me: “Hot: /pin/”")
     page.see("Notifications need the Notifications widget in the project.")
     page.press("New timer")
-    page.js("const el = document.querySelector('dialog input[type=time]'); el.value = '06:30'; el.dispatchEvent(new Event('input'))")
+    page.js(
+        "const el = document.querySelector('dialog input[type=time]'); el.value = '06:30'; el.dispatchEvent(new Event('input'))"
+    )
     page.press("Save")
     page.see("at 06:30 set V1 to 1")
     page.press("New webhook")
@@ -341,7 +334,9 @@ def test_devices_tags_rules_timers_webhooks_reports(server, pages):
     page.press("Save")
     page.see("Every day at 08:00")
     # the server has it all
-    profile = page.run("const { session } = await at('session.js'); await session.load(); return session.model.projects.get(1).document")
+    profile = page.run(
+        "const { session } = await at('session.js'); await session.load(); return session.model.projects.get(1).document"
+    )
     assert [tag["name"] for tag in profile["tags"]] == ["All"]
     kinds = {w["type"]: w for w in profile["widgets"]}
     assert kinds["EVENTOR"]["rules"][0]["condition"] == {"type": "GT", "value": 30}
@@ -350,7 +345,7 @@ def test_devices_tags_rules_timers_webhooks_reports(server, pages):
     assert page.problems() == []
 
 
-def test_first_paint_is_under_a_second(server, pages):
+def test_first_paint_is_under_a_second(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     page.open("login")
     page.wait("form")
@@ -360,7 +355,7 @@ def test_first_paint_is_under_a_second(server, pages):
     assert paint < 1000
 
 
-def test_sixty_widgets_with_fifty_updates_a_second_do_not_stutter(server, pages):
+def test_sixty_widgets_with_fifty_updates_a_second_do_not_stutter(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     page.register(someone())
     page.run("""
@@ -394,12 +389,17 @@ def test_sixty_widgets_with_fifty_updates_a_second_do_not_stutter(server, pages)
 
 
 AXE = os.environ.get("BLYNK_AXE") or os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".venv", "node", "node_modules", "axe-core", "axe.min.js"
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+    ".venv",
+    "node",
+    "node_modules",
+    "axe-core",
+    "axe.min.js",
 )
 
 
 @pytest.mark.skipif(not os.path.exists(AXE), reason="needs axe-core")
-def test_axe_finds_nothing_serious(server, pages):
+def test_axe_finds_nothing_serious(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     with open(AXE, encoding="utf-8") as f:
         axe = f.read()
@@ -433,7 +433,7 @@ def test_axe_finds_nothing_serious(server, pages):
     check("settings sheet")
 
 
-def test_the_page_speaks_the_users_language(server, pages):
+def test_the_page_speaks_the_users_language(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/", language="de-DE")
     page.open("login")
     page.see("Anmelden")
@@ -441,7 +441,7 @@ def test_the_page_speaks_the_users_language(server, pages):
     page.see("Contraseña")
 
 
-def test_board_notifications_appear_in_the_page(server, pages):
+def test_board_notifications_appear_in_the_page(server, pages):  # noqa: F811
     page = pages(f"http://{HOST}:{server.http_port}/")
     page.register(someone())
     token = make_project(page)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables and scripts for the page in long lines
 """The browser app's modules that need no browser, in Node against a real server; and what the folder web/ promises."""
 
 import gzip
@@ -15,7 +16,9 @@ WEB = os.path.join(ROOT, "web")
 NODE = shutil.which("node")
 BUDGET = 150_000  # bytes of the app, each file gzipped as it travels
 NOT_THE_APP = ("admin", "reset")  # pages of their own
-SAME = set("X|Y|GET|POST|PUT|DELETE|HTML|SMS|LED|LCD|Pin|Token|Firmware|Webhook|Webhooks|Bluetooth LE|{0} widgets".split("|"))
+SAME = set(
+    "X|Y|GET|POST|PUT|DELETE|HTML|SMS|LED|LCD|Pin|Token|Firmware|Webhook|Webhooks|Bluetooth LE|{0} widgets".split("|")
+)
 
 
 def files():
@@ -45,7 +48,11 @@ def web(tmp_path):
 
 def node(web, *arguments, **environment):
     return subprocess.run(
-        [NODE, *arguments], env={**os.environ, "BLYNK_WEB": web, **environment}, capture_output=True, text=True, timeout=60
+        [NODE, *arguments],
+        env={**os.environ, "BLYNK_WEB": web, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -65,7 +72,9 @@ def test_the_whole_app_is_at_most_150_kb_gzipped():
         with open(os.path.join(WEB, name), "rb") as f:
             sizes[name] = len(gzip.compress(f.read(), 9))
     total = sum(sizes.values())
-    print(f"\n{total} bytes gzipped in {len(sizes)} files; the biggest: {sorted(sizes.items(), key=lambda x: -x[1])[:5]}")
+    print(
+        f"\n{total} bytes gzipped in {len(sizes)} files; the biggest: {sorted(sizes.items(), key=lambda x: -x[1])[:5]}"
+    )
     assert total <= BUDGET
 
 
@@ -75,7 +84,9 @@ def test_nothing_comes_from_elsewhere_and_nothing_is_inline():
     assert not re.search(r"\son\w+=|\sstyle=|<style|<script(?![^>]*\ssrc=)", page)
     for name in modules():
         text = read(name)
-        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text), (
+            name
+        )
         assert not re.search(r"""(?:from|import\()\s*["'](?:https?:)?//""", text), name
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables and scripts for the page in long lines
 """The browser app and what it must not do: run a stranger's text, or lose a part of a project it does not know."""
 
 import json
@@ -5,7 +6,7 @@ import os
 import uuid
 
 import pytest
-from page import Keys, Page, needs_browser
+from page import Keys, needs_browser, pages  # noqa: F401 - a fixture
 from servers import HOST, ROOT
 
 pytestmark = needs_browser
@@ -13,7 +14,7 @@ pytestmark = needs_browser
 NASTY = [
     "<img src=x onerror=alert(1)>",
     "<script>alert(1)</script>",
-    "\"><svg onload=alert(1)>",
+    '"><svg onload=alert(1)>',
     "javascript:alert(1)",
     "'-alert(1)-'",
     "&lt;b&gt; {{7*7}} ${alert(1)}",
@@ -24,12 +25,11 @@ BAD_URLS = ["javascript:alert(1)", " java\tscript:alert(1)", "JAVASCRIPT:alert(1
 
 
 @pytest.fixture
-def page(server):
-    found = Page(f"http://{HOST}:{server.http_port}/")
+def page(server, pages):  # noqa: F811
+    found = pages(f"http://{HOST}:{server.http_port}/")
     found.email = f"{uuid.uuid4().hex[:12]}@example.com"
     found.register(found.email)
-    yield found
-    found.close()
+    return found
 
 
 def looks_clean(page, where):
@@ -42,7 +42,9 @@ def looks_clean(page, where):
 
 
 def test_markup_and_script_addresses_stay_text(page, server):
-    page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": "window.hurt = 0; window.alert = () => { window.hurt++; };"})
+    page.driver.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": "window.hurt = 0; window.alert = () => { window.hurt++; };"}
+    )
     page.driver.refresh()
     token = page.run(
         """
@@ -99,7 +101,9 @@ def test_markup_and_script_addresses_stay_text(page, server):
     page.see(NASTY[0])
     page.painted()
     looks_clean(page, "project")
-    assert page.js("return [...document.querySelectorAll('a[target=_blank]')].every((a) => !a.hasAttribute('href') || /^http/.test(a.href))")
+    assert page.js(
+        "return [...document.querySelectorAll('a[target=_blank]')].every((a) => !a.hasAttribute('href') || /^http/.test(a.href))"
+    )
     for path in (
         "", "project/1/edit", "project/1/devices", "project/1/device/0", "project/1/tags", "project/1/rules", "project/1/reports", "project/1/settings",
         "notifications", "project/1/share",
@@ -108,7 +112,9 @@ def test_markup_and_script_addresses_stay_text(page, server):
         page.until(lambda: page.js("return document.querySelector('main').textContent.length") > 3, path)
         page.painted()
         looks_clean(page, path)
-    chart = page.run("const s = await at('session.js'); return s.session.model.projects.get(1).first('ENHANCED_GRAPH').id")
+    chart = page.run(
+        "const s = await at('session.js'); return s.session.model.projects.get(1).first('ENHANCED_GRAPH').id"
+    )
     page.open(f"project/1/chart/{chart}")
     page.wait(".plot")
     page.painted()
@@ -121,7 +127,16 @@ def test_only_safe_addresses_become_links(page):
         """
       const { safeUrl } = await at('dom.js');
       return args[0].map((u) => ['link', 'media', 'image'].map((kind) => safeUrl(u, kind)))""",
-        [*BAD_URLS, "http://a/b", "https://a/", "data:image/png;base64,AA", "//host/x", "", "rtsp://cam/1", "pics/a.png"],
+        [
+            *BAD_URLS,
+            "http://a/b",
+            "https://a/",
+            "data:image/png;base64,AA",
+            "//host/x",
+            "",
+            "rtsp://cam/1",
+            "pics/a.png",
+        ],
     )
     assert all(answer == ["", "", ""] for answer in answers[: len(BAD_URLS)])
     rest = answers[len(BAD_URLS) :]
@@ -143,45 +158,58 @@ def test_the_policy_forbids_foreign_script(page):
 
 def without_values(document):
     """A project as it is made: values and what the server adds left out."""
-    drop = ("value", "updatedAt", "createdAt", "token", "status", "isActive", "tiles", "nextReportAt", "lastReportAt", "sharedToken", "isShared")
+    drop = (
+        "value",
+        "updatedAt",
+        "createdAt",
+        "token",
+        "status",
+        "isActive",
+        "tiles",
+        "nextReportAt",
+        "lastReportAt",
+        "sharedToken",
+        "isShared",
+    )
     if isinstance(document, dict):
-        return {key: without_values(value) for key, value in document.items() if key not in drop and value not in ([], {}, "")}
+        return {
+            key: without_values(value)
+            for key, value in document.items()
+            if key not in drop and value not in ([], {}, "")
+        }
     return [without_values(x) for x in document] if isinstance(document, list) else document
 
 
-def test_recorded_projects_open_without_loss(make_server):
+def test_recorded_projects_open_without_loss(make_server, pages):  # noqa: F811
     """Anna's profile, as the Java server left it: every widget is drawn, and opening and saving loses nothing."""
     server = make_server(data=os.path.join(ROOT, "tests", "fixtures", "java-data"))
-    page = Page(f"http://{HOST}:{server.http_port}/", width=900, height=900)
-    try:
-        page.log_in("anna@example.com", "anna-secret")
-        before = page.run("const s = await at('session.js'); return JSON.parse((await s.session.link.request(24)).text)")
-        for project in before["dashBoards"]:
-            page.open(f"project/{project['id']}")
-            wanted = [w for w in project["widgets"] if (w.get("tabId") or 0) <= 0]
-            page.until(lambda: len(page.find(".widget")) == len(wanted), f"{len(wanted)} widgets of {project['name']}")  # noqa: B023
-            assert not [el.text for el in page.find(".unknown")]
-            # the settings sheet of each widget is opened and saved unchanged
-            page.open(f"project/{project['id']}/edit")
-            page.wait(".editor")
-            page.run(
-                """
-              const s = await at('session.js'), { openSheet } = await at('sheet.js');
-              const p = s.session.model.projects.get(args[0]);
-              for (const widget of p.widgets) {
-                const done = openSheet({ project: p, widget, place: null, save: (next) => s.updateWidget(p, widget, next), remove() {}, duplicate() {} });
-                document.querySelector('dialog[open] form').requestSubmit();
-                await done;
-              }
-              await s.session.link.request(6)""",
-                project["id"],
-            )
-        after = page.run("const s = await at('session.js'); return JSON.parse((await s.session.link.request(24)).text)")
-        for old, new in zip(before["dashBoards"], after["dashBoards"]):
-            for one, other in zip(old["widgets"], new["widgets"]):
-                assert without_values(tidy(other)) == without_values(tidy(one)), one["type"]
-    finally:
-        page.close()
+    page = pages(f"http://{HOST}:{server.http_port}/")
+    page.log_in("anna@example.com", "anna-secret")
+    before = page.run("const s = await at('session.js'); return JSON.parse((await s.session.link.request(24)).text)")
+    for project in before["dashBoards"]:
+        page.open(f"project/{project['id']}")
+        wanted = [w for w in project["widgets"] if (w.get("tabId") or 0) <= 0]
+        page.until(lambda: len(page.find(".widget")) == len(wanted), f"{len(wanted)} widgets of {project['name']}")  # noqa: B023
+        assert not [el.text for el in page.find(".unknown")]
+        # the settings sheet of each widget is opened and saved unchanged
+        page.open(f"project/{project['id']}/edit")
+        page.wait(".editor")
+        page.run(
+            """
+          const s = await at('session.js'), { openSheet } = await at('sheet.js');
+          const p = s.session.model.projects.get(args[0]);
+          for (const widget of p.widgets) {
+            const done = openSheet({ project: p, widget, place: null, save: (next) => s.updateWidget(p, widget, next), remove() {}, duplicate() {} });
+            document.querySelector('dialog[open] form').requestSubmit();
+            await done;
+          }
+          await s.session.link.request(6)""",
+            project["id"],
+        )
+    after = page.run("const s = await at('session.js'); return JSON.parse((await s.session.link.request(24)).text)")
+    for old, new in zip(before["dashBoards"], after["dashBoards"]):
+        for one, other in zip(old["widgets"], new["widgets"]):
+            assert without_values(tidy(other)) == without_values(tidy(one)), one["type"]
 
 
 def tidy(widget):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables and scripts for the page in long lines
 """Every widget type of spec 04 §12 on a page: what it shows of values and properties, and what it sends.
 
 A case is a conversation. `board` says what the board writes, `see` what is then on the widget (part of its text, or of an
@@ -48,7 +49,14 @@ def sent(text):
     return ("sent", text)
 
 
-ON_OFF = [see("button", "OFF"), board("vw 1 1"), see("button", "ON"), do("press('button')"), sent("vw 1 0"), see("button", "OFF")]
+ON_OFF = [
+    see("button", "OFF"),
+    board("vw 1 1"),
+    see("button", "ON"),
+    do("press('button')"),
+    sent("vw 1 0"),
+    see("button", "OFF"),
+]
 STATES = {
     "onButtonState": {"text": "go", "textColor": 0, "backgroundColor": 0},
     "offButtonState": {"text": "stop", "textColor": 0, "backgroundColor": 0},
@@ -196,7 +204,10 @@ class Stage:
         return self.page.js(script, css, attribute)
 
     def step_see(self, css, text):
-        self.page.until(lambda: text in (self.look(css) if self.look(css) is not None else "\0"), f"{text!r} in {css}, not {self.look(css)!r}")
+        self.page.until(
+            lambda: text in (self.look(css) if self.look(css) is not None else "\0"),
+            f"{text!r} in {css}, not {self.look(css)!r}",
+        )
 
     def step_gone(self, css, text):
         self.page.until(lambda: text not in self.look(css), f"{css} without {text!r}")
@@ -221,7 +232,11 @@ class Stage:
                 "const s = await at('session.js'); const d = await s.session.link.request(70, 1, args[0]); return JSON.parse(d.text)",
                 self.page.run("const s = await at('session.js'); return s.session.model.projects.get(1).widgets[0].id"),
             )[name]
-            return found == value if value is not None else found == self.page.run("const f = await at('format.js'); return f.clockToUtc('07:30:00')")
+            return (
+                found == value
+                if value is not None
+                else found == self.page.run("const f = await at('format.js'); return f.clockToUtc('07:30:00')")
+            )
 
         self.page.until(look, f"{name} on the server")
 
@@ -290,7 +305,9 @@ def test_an_unknown_type_is_a_named_tile_and_stays_as_it_is(stage):
     stage.page.see("This page does not know this kind of widget.")
     stage.page.press("Save")
     stage.page.until(lambda: not stage.page.find("dialog[open]"), "the sheet to close")
-    document = stage.page.run("const s = await at('session.js'); await s.session.load(); return s.session.model.projects.get(1).widgets[0]")
+    document = stage.page.run(
+        "const s = await at('session.js'); await s.session.load(); return s.session.model.projects.get(1).widgets[0]"
+    )
     assert document["type"] == "HOLOGRAM"
     assert {key: document[key] for key in odd} == odd
 
@@ -356,7 +373,9 @@ def test_tiles_show_their_devices_and_open_their_pages(stage):
     stage.hw.expect("vw 6 1")
     stage.play(*see(".tile-grid", "AN"))
     stage.page.js(HELP + "press('.tile')")
-    stage.page.until(lambda: "/tile/7/0" in stage.page.driver.current_url and stage.page.find(".switch"), "the tile's page")
+    stage.page.until(
+        lambda: "/tile/7/0" in stage.page.driver.current_url and stage.page.find(".switch"), "the tile's page"
+    )
     stage.hw.send("vw 9 1")
     stage.page.until(lambda: stage.page.find(".switch")[0].get_attribute("aria-checked") == "true", "the switch on")
     stage.page.find(".switch")[0].click()
@@ -372,7 +391,11 @@ def test_what_a_selector_chooses_is_what_its_widgets_show(stage):
     stage.hw.send("vw 4 33")
     gauge = lambda: stage.page.js("return document.querySelector('.gauge-value').textContent")  # noqa: E731
     stage.page.until(lambda: gauge() == "33", "33 of device 0")
-    stage.page.js("const el = document.querySelector('select.menu-widget'); el.value = '1'; el.dispatchEvent(new Event('change'))")
+    stage.page.js(
+        "const el = document.querySelector('select.menu-widget'); el.value = '1'; el.dispatchEvent(new Event('change'))"
+    )
     stage.page.until(lambda: gauge() == "–", "nothing of device 1 yet")
-    stage.page.js("const el = document.querySelector('select.menu-widget'); el.value = '0'; el.dispatchEvent(new Event('change'))")
+    stage.page.js(
+        "const el = document.querySelector('select.menu-widget'); el.value = '0'; el.dispatchEvent(new Event('change'))"
+    )
     stage.page.until(lambda: gauge() == "33", "33 again")

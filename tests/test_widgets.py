@@ -438,14 +438,18 @@ def test_a_player_knows_play_and_stop(bench):
     ],
 )
 def test_a_time_input_reads_its_value(bench, value, start, stop, zone, days):
-    bench.app.add_widget(1, {**ROWS["TIME_INPUT"].bound(ID, PIN), "startAt": 5, "stopAt": 6, "tzName": "UTC", "days": [1]})
+    bench.app.add_widget(
+        1, {**ROWS["TIME_INPUT"].bound(ID, PIN), "startAt": 5, "stopAt": 6, "tzName": "UTC", "days": [1]}
+    )
     bench.write(f"vw\0{PIN}\0{value}")
     shown = bench.app.widget(1, ID)
     assert shown["value"] == value
     assert (shown["startAt"], shown["stopAt"], shown["tzName"], shown.get("days")) == (start, stop, zone, days)
 
 
-@pytest.mark.parametrize("value", ["x\0y\0z", "1\0x\0UTC", "1\0002\0UTC\0001,x", "1.5\0002\0UTC", "99999999999\0002\0UTC"])
+@pytest.mark.parametrize(
+    "value", ["x\0y\0z", "1\0x\0UTC", "1\0002\0UTC\0001,x", "1.5\0002\0UTC", "99999999999\0002\0UTC"]
+)
 def test_a_value_a_time_input_cannot_read_changes_nothing(bench, value):
     bench.app.add_widget(1, ROWS["TIME_INPUT"].bound(ID, PIN))
     bench.app.add_widget(1, ROWS["SLIDER"].bound(ID + 1, PIN, value="1"))
@@ -564,7 +568,15 @@ def test_several_widgets_of_a_pin_all_take_its_value(bench):
 
 
 def test_a_widget_of_a_type_nobody_knows_is_kept_and_behaves_as_a_button(bench):
-    unknown = {"type": "HOLOGRAM", "id": ID, "width": 1, "height": 1, "pin": 5, "pinType": "DIGITAL", "glow": {"a": [1]}}
+    unknown = {
+        "type": "HOLOGRAM",
+        "id": ID,
+        "width": 1,
+        "height": 1,
+        "pin": 5,
+        "pinType": "DIGITAL",
+        "glow": {"a": [1]},
+    }
     bench.app.add_widget(1, unknown)
     shown = bench.app.widget(1, ID)
     assert {k: shown[k] for k in unknown} == unknown
@@ -719,7 +731,9 @@ def test_a_deleted_device_leaves_tiles_values_and_history_lists(bench):
                 app.add_widget(6, {**row.bound(n + 1, n + 1), "deviceId": 1})
         app.add_widget(6, widget("DEVICE_TILES", 90))
         for id in (1, 2):
-            assert app.ask("CREATE_TILE_TEMPLATE", 6, 90, {**TEMPLATE, "id": id, "pin": {**STREAM, "pin": 200 + id}}) == OK
+            assert (
+                app.ask("CREATE_TILE_TEMPLATE", 6, 90, {**TEMPLATE, "id": id, "pin": {**STREAM, "pin": 200 + id}}) == OK
+            )
         for pin in range(1, 250):
             hw.send(f"vw {pin} play")
         hw.ping()
@@ -752,5 +766,3 @@ def test_tabs_inside_a_template_take_their_own_container_along(tiles):
     assert "widgets" not in app.widget(1, 5)["templates"][0]
     assert app.widget(1, 80)["tabId"] == 2
     assert tiles.energy() == before - 100
-
-
