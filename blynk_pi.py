@@ -4279,9 +4279,11 @@ class Project:
         row = widget_type(widget)
         if row.base == "N":
             return
-        devices = (template or {}).get("deviceIds", []) if template is not None else None
-        if devices is None:
-            devices = self.target_ids(widget.get("deviceId", 0), True) or []
+        target = widget.get("deviceId", 0)
+        if template is not None:
+            devices = template.get("deviceIds", [])
+        else:
+            devices = [*(self.target_ids(target, True) or ()), target]  # a tag keeps values of its own
         for stream in widget.get("pins", ()) if row.base == "M" else (widget,):
             self._forget(stream, devices, properties)
 

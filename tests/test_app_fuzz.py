@@ -41,8 +41,32 @@ PROJECTS = real_projects()
 WIDGETS = list({json.dumps(w): w for project in PROJECTS for w in project.get("widgets") or []}.values())
 ODD_VALUES = [
     *(None, True, False, 0, 1, -1, 7, 40000, 100000, 200000, 2**31 - 1, 2**31, -(2**63), 2**63, 1e300, 1.5, -0.0),
-    *("", "x", "0", "-1", "true", "VIRTUAL", "DIGITAL", "LCD", "\0", "1\0002\0UTC", "add\0001\0a\0b", "ü" * 40, "x" * 3000),
-    *([], {}, [[]], [None], [0, 1], ["a"], {"a": {"a": {"a": []}}}, {"type": "BUTTON"}, {"pin": 1, "pinType": "VIRTUAL"}),
+    *(
+        "",
+        "x",
+        "0",
+        "-1",
+        "true",
+        "VIRTUAL",
+        "DIGITAL",
+        "LCD",
+        "\0",
+        "1\0002\0UTC",
+        "add\0001\0a\0b",
+        "ü" * 40,
+        "x" * 3000,
+    ),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        [0, 1],
+        ["a"],
+        {"a": {"a": {"a": []}}},
+        {"type": "BUTTON"},
+        {"pin": 1, "pinType": "VIRTUAL"},
+    ),
 ]
 
 
@@ -88,7 +112,8 @@ def bend(document, changes):
 
 
 changes = st.lists(
-    st.tuples(st.integers(0, 10**6), st.sampled_from(["replace", "remove", "move", "add"]), st.integers(0, 10**6)), max_size=4
+    st.tuples(st.integers(0, 10**6), st.sampled_from(["replace", "remove", "move", "add"]), st.integers(0, 10**6)),
+    max_size=4,
 )
 
 
@@ -100,11 +125,15 @@ def mixed(widgets, active, device_ids):
 
 
 projects = st.one_of(
-    st.builds(mixed, st.lists(st.integers(0, 10**6), min_size=1, max_size=25), st.booleans(), st.sets(st.integers(0, 2))),
+    st.builds(
+        mixed, st.lists(st.integers(0, 10**6), min_size=1, max_size=25), st.booleans(), st.sets(st.integers(0, 2))
+    ),
     st.sampled_from(PROJECTS),
 )
 small_ids = st.sampled_from([0, 1, 2, 3, 5, 7, 50, 400, 500, 501, 601, 100000, 200000, 99, -1])
-texts = st.sampled_from(["", "x", "on", "off", "label", "color", "#FF0000", "urls", "min", "DAY", "LIVE", "new", "\0", "*"])
+texts = st.sampled_from(
+    ["", "x", "on", "off", "label", "color", "#FF0000", "urls", "min", "DAY", "LIVE", "new", "\0", "*"]
+)
 bodies = st.one_of(
     st.lists(st.one_of(small_ids, texts), max_size=4),
     st.tuples(
@@ -181,14 +210,20 @@ def use_board(server, app, project, token):
     with server.hardware(token) as board:
         app.command("ACTIVATE_DASHBOARD", project["id"])
         pins = {w.get("pin") for w in project.get("widgets", []) if isinstance(w.get("pin"), int)}
-        for pin in sorted(pin for pin in pins if 0 <= pin < 256)[:20]:
+        pins = sorted(pin for pin in pins if 0 <= pin < 256)[:20]
+        for pin in pins:
             for value in ("1", "clr", "add\0001\0a\0b", "1\0002\0UTC\0001"):
                 board.send(f"vw\0{pin}\0{value}")
             board.command("SET_WIDGET_PROPERTY", f"{pin}\0label\0x")
             board.command("SET_WIDGET_PROPERTY", f"{pin}\0color\0#FF0000")
         board.command("HARDWARE_SYNC")
         board.drain()
-    assert server.get(f"/{token}/project").status == 200
+    with server.http() as browser:
+        assert browser.get(f"/{token}/project").status == 200
+        assert browser.get(f"/{token}/rtc").status in (200, 400)
+        for pin in pins[:5]:
+            assert browser.get(f"/{token}/get/v{pin}").status in (200, 400)
+            assert browser.get(f"/{token}/update/v{pin}?label=x").status in (200, 400)
 
 
 @RELAXED
@@ -239,5 +274,7 @@ def assert_within(sent, kept):
     elif isinstance(sent, (dict, list)):
         assert sent == kept
     else:
-        assert str(sent).lower() in (str(kept).lower(), str(kept).lower() + ".0") or float(sent) == float(kept), (sent, kept)
-
+        assert str(sent).lower() in (str(kept).lower(), str(kept).lower() + ".0") or float(sent) == float(kept), (
+            sent,
+            kept,
+        )

@@ -2,8 +2,9 @@
 
 import json
 
-import blynk_pi
 import pytest
+
+import blynk_pi
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -143,7 +144,9 @@ def test_texts_that_are_no_numbers(text):
         read("TAG", {"id": text})
 
 
-@pytest.mark.parametrize("text, number", [("4", 4), (" 4 ", 4), ("-4", -4), ("+4", 4), ("1.9", 1), ("-1.9", -1), ("", 0)])
+@pytest.mark.parametrize(
+    "text, number", [("4", 4), (" 4 ", 4), ("-4", -4), ("+4", 4), ("1.9", 1), ("-1.9", -1), ("", 0)]
+)
 def test_texts_that_are_numbers(text, number):
     assert read("TAG", {"id": text})["id"] == number
 
@@ -200,7 +203,10 @@ def test_a_broken_field_of_a_file_falls_back_to_its_default():
         ("1--5-v24-min", (1, -5, "v", 24, "min")),
         ("-1--5-v24", (-1, -5, "v", 24, "")),
         ("1-100000-d0", (1, 100000, "d", 0, "")),
-        *((key, None) for key in ("", "1", "1-0", "1-0-", "1-0-v", "1-0-v256", "1-0-v-1", "1-0-x5", "x-0-v5", "1-x-v5", "--")),
+        *(
+            (key, None)
+            for key in ("", "1", "1-0", "1-0-", "1-0-v", "1-0-v256", "1-0-v-1", "1-0-x5", "x-0-v5", "1-x-v5", "--")
+        ),
     ],
 )
 def test_keys_of_stored_pins(key, parts):
@@ -261,7 +267,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=20,
 )
-known_names = sorted({field[0] for kind in blynk_pi.KIND_FIELDS for field in blynk_pi.fields_of(kind)} | {"type", "mode"})
+known_names = sorted(
+    {field[0] for kind in blynk_pi.KIND_FIELDS for field in blynk_pi.fields_of(kind)} | {"type", "mode"}
+)
 
 
 @RELAXED

@@ -11,7 +11,7 @@ import uuid
 import pytest
 from clients import OK
 from page import Keys, needs_browser, pages  # noqa: F401 - a fixture
-from servers import HOST
+from servers import HOST, ROOT
 
 blynklib = pytest.importorskip("blynklib")
 pytestmark = needs_browser
@@ -142,6 +142,10 @@ def day(server, pages, base):  # noqa: F811
     guest.wait(".push").click()
     guest.see("The owner does not share this project at the moment.")
     assert len(board.got) == before
+    mine.press("Share this project")
+    mine.press("New link")
+    mine.press("New link")
+    guest.see("This link does not work any more")
 
     # the server is killed and started again: the page recovers and shows the truth
     mine.open(f"project/{project}")
@@ -343,6 +347,87 @@ def test_devices_tags_rules_timers_webhooks_reports(server, pages):  # noqa: F81
     assert kinds["TIMER"]["startValue"] == "1" and kinds["TIMER"]["startTime"] >= 0
     assert kinds["REPORT"]["reports"][0]["reportType"]["type"] == "DAILY"
     assert page.problems() == []
+
+
+def test_a_chart_in_full_screen_its_periods_and_its_csv(make_server, pages, tmp_path):  # noqa: F811
+    server = make_server(data=os.path.join(ROOT, "tests", "fixtures", "java-data"))
+    page = pages(f"http://{HOST}:{server.http_port}/")
+    page.log_in("anna@example.com", "anna-secret")
+    page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.open("project/1/chart/400")
+    page.wait(".plot")
+    periods = [el.text for el in page.find(".periods button")]
+    assert "Live" in periods and len(periods) > 2
+
+    def shown():
+        return page.js("return document.querySelector('.chart-range').textContent")
+
+    page.until(lambda: page.find(".plot canvas") and shown(), "the curves")
+    first = shown()
+    page.press("Older")
+    page.until(lambda: shown() != first, "the page before")
+    page.press("Newer")
+    page.until(lambda: shown() == first, "the newest page again")
+    page.press("CSV of what is shown")
+    page.until(lambda: [name for name in os.listdir(tmp_path) if name.endswith(".csv")], "the file")
+    (name,) = [name for name in os.listdir(tmp_path) if name.endswith(".csv")]
+    lines = (tmp_path / name).read_text().splitlines()
+    assert lines[0].startswith("time,T,H") and len(lines) > 10
+    assert re.match(r"20\d\d-\d\d-\d\dT[\d:.]+Z,[-\d.]*,", lines[1])
+    page.press("More")
+    page.press("All minutes of T (.csv.gz)")
+    page.until(lambda: [name for name in os.listdir(tmp_path) if name.endswith(".gz")], "every minute, from the server")
+    # LIVE: what comes in is drawn at once, also when nothing else of the project was opened
+    page.driver.refresh()
+    page.press("Live")
+    hw = server.hardware("3eR4e86e58jZFLnOV6CiywmWxIeifaaL")
+    for value in ("21", "22", "23"):
+        hw.send("vw", "5", value)
+    page.until(lambda: page.find(".plot canvas"), "the live curve")
+    hw.close()
+    assert page.problems() == []
+
+
+def test_a_forgotten_password_is_reset_by_mail(make_server, mailbox, pages):  # noqa: F811
+    server = make_server(**mailbox.settings)
+    page = pages(f"http://{HOST}:{server.http_port}/")
+    email = someone()
+    page.register(email)
+    page.press("Menu")
+    page.press("Log out")
+    page.wait("input[type=password]")
+    page.open("reset")
+    page.fill("E-mail", email)
+    page.press("Send the mail")
+    page.see("A mail with a link is on its way.")
+    mail = mailbox.next_to(email)
+    while not (token := re.search(r"token=3?D?([\w-]{32,64})", mail.as_string().replace("=\n", ""))):
+        mail = mailbox.next_to(email)
+    page.fill("Token", f"http://host/restore?token={token[1]}&email=x")
+    page.fill("New password", "another" + Keys.ENTER)
+    page.see("Welcome!")
+    page.press("Menu")
+    page.press("Log out")
+    page.wait("input[type=password]")
+    page.log_in(email, "another")
+
+
+def test_the_installed_app_opens_without_the_server_and_says_so(make_server, pages):  # noqa: F811
+    server = make_server()
+    page = pages(f"http://{HOST}:{server.http_port}/")
+    page.register(someone())
+    page.run(
+        "await navigator.serviceWorker.ready; if (!navigator.serviceWorker.controller) await new Promise((r) => navigator.serviceWorker.addEventListener('controllerchange', r))"
+    )
+    page.driver.refresh()  # what is loaded now is kept
+    page.see("Welcome!")
+    manifest = page.run("return (await fetch(document.querySelector('link[rel=manifest]').href)).json()")
+    assert manifest["display"] == "standalone"
+    server.kill()
+    page.driver.refresh()
+    page.see("No connection to the server.")
+    server.start()
+    page.see("Welcome!")
 
 
 def test_first_paint_is_under_a_second(server, pages):  # noqa: F811

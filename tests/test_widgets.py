@@ -8,67 +8,115 @@ import shutil
 import tempfile
 
 import pytest
-from clients import ILLEGAL_COMMAND, ILLEGAL_COMMAND_BODY, NOT_ALLOWED, OK, new_email, widget
+from clients import ILLEGAL_COMMAND, ILLEGAL_COMMAND_BODY, NOT_ALLOWED, OK, widget
 from servers import Server
 
-# type | base | price | pin mode | hardware sync | app sync | own fields and defaults | properties beyond those of the base
-# base: S one pin, R one pin that can be polled, M several pins, N none. Fields without a default are absent when empty.
+# type | base | price | pin mode | hardware sync | app sync | properties beyond those of the base
+#     its own fields and their defaults, those that are there when only an id is given: `flag` is false, `+flag` true
+# base: S one pin, R one pin that can be polled, M several pins, N none.
 TABLE = """
-BUTTON                 | S | 200  | out | value | value    | pushMode=false | onLabel offLabel
-STYLED_BUTTON          | S | 300  | out | value | value    | pushMode=false lockSize=false | onLabel offLabel onColor offColor onBackColor offBackColor
-LINK_BUTTON            | N | 500  | -   | -     | -        | lockSize=false showAddressBar=false showNavigationBar=false allowInBrowser=false |
-TEXT_INPUT             | S | 400  | out | value | value    | limit=0 |
-NUMBER_INPUT           | S | 400  | out | value | value    | step=0.0 isLoopOn=false | suffix
-SLIDER                 | S | 200  | out | value | value    | sendOnReleaseOn=false frequency=0 maximumFractionDigits=0 showValueOn=true | maximumFractionDigits
-VERTICAL_SLIDER        | S | 200  | out | value | value    | sendOnReleaseOn=false frequency=0 maximumFractionDigits=0 showValueOn=true | maximumFractionDigits
-RGB                    | M | 400  | out | value | value    | splitMode=false sendOnReleaseOn=false frequency=0 |
-TIMER                  | S | 200  | out | value | value    | startTime=-1 stopTime=-1 |
-TWO_AXIS_JOYSTICK      | M | 400  | out | value | value    | split=false autoReturnOn=false portraitLocked=false frequency=0 |
-TERMINAL               | S | 200  | -   | value | lines    | autoScrollOn=false terminalInputOn=false textLightOn=false attachNewLine=false |
-STEP                   | S | 500  | out | value | value    | step=0.0 isArrowsOn=false isLoopOn=false isSendStep=false frequency=0 showValueOn=true | step
-VERTICAL_STEP          | S | 500  | out | value | value    | step=0.0 isArrowsOn=false isLoopOn=false isSendStep=false frequency=0 showValueOn=true | step
-QR                     | S | 200  | out | value | value    | |
-TIME_INPUT             | S | 200  | out | value | value    | startAt=-1 stopAt=-1 isStartStopAllowed=false isDayOfWeekAllowed=false isSunsetSunriseAllowed=false isTimezoneAllowed=false |
-SEGMENTED_CONTROL      | S | 400  | out | value | value    | | labels
-SWITCH                 | S | 200  | out | value | value    | offBackgroundColor=0 onBackgroundColor=0 handleColor=0 | onLabel offLabel
-LED                    | S | 100  | in  | value | value    | |
-DIGIT4_DISPLAY         | R | 200  | in  | value | value    | |
-LABELED_VALUE_DISPLAY  | R | 400  | in  | value | value    | | valueFormatting
-GAUGE                  | R | 300  | in  | value | value    | | valueFormatting
-LCD                    | M | 400  | in  | -     | value    | advancedMode=false textLight=false frequency=0 |
-LEVEL_DISPLAY          | R | 200  | in  | value | value    | isAxisFlipOn=false showValueOn=true |
-VERTICAL_LEVEL_DISPLAY | R | 200  | in  | value | value    | isAxisFlipOn=false showValueOn=true |
-VIDEO                  | S | 500  | -   | -     | -        | forceTCP=false | url
-ENHANCED_GRAPH         | N | 900  | -   | -     | -        | showTitle=false showLegend=false yAxisValues=false xAxisValues=false showXAxis=false allowFullScreen=false overrideYAxis=false hideGradient=false yAxisMin=0.0 yAxisMax=0.0 isPercentMaxMin=false selectedPeriods=["LIVE","ONE_HOUR","SIX_HOURS","N_DAY","N_WEEK","N_MONTH","N_THREE_MONTHS"] |
-MAP                    | S | 600  | in  | -     | value    | isPinToLatestPoint=false isMyLocationSupported=false isSatelliteMode=false radius=0 lat=0.0 lon=0.0 |
-GPS_TRIGGER            | S | 500  | out | -     | value    | triggerOnEnter=false triggerLat=0.0 triggerLon=0.0 triggerRadius=0 accuracy=0 |
-GPS_STREAMING          | S | 500  | out | -     | value    | accuracy=0 frequency=0 interval=0 |
-ACCELEROMETER          | S | 400  | out | -     | value    | frequency=0 |
-LIGHT                  | S | 300  | out | -     | value    | frequency=0 |
-PROXIMITY              | S | 300  | out | -     | value    | frequency=0 |
-GRAVITY                | S | 300  | out | -     | value    | frequency=0 |
-BAROMETER              | S | 300  | out | -     | value    | frequency=0 |
-HUMIDITY               | S | 300  | out | -     | value    | frequency=0 |
-TEMPERATURE            | S | 300  | out | -     | value    | isCelsius=false frequency=0 |
-TWITTER                | N | 0    | -   | -     | -        | |
-EMAIL                  | N | 100  | -   | -     | -        | contentType="TEXT_HTML" |
-NOTIFICATION           | N | 400  | -   | -     | -        | notifyWhenOffline=false notifyWhenOfflineIgnorePeriod=0 priority="normal" |
-SMS                    | N | 100  | -   | -     | -        | |
-MENU                   | S | 400  | out | value | value    | iconColor=0 | labels
-TABS                   | N | 0    | -   | -     | -        | activeTxtColor=0 underlineColor=0 textColor=0 |
-PLAYER                 | S | 400  | out | value | value    | isOnPlay=false | isOnPlay
-TABLE                  | S | 800  | out | -     | rows     | currentRowIndex=0 isReoderingAllowed=false isClickableRows=false |
-IMAGE                  | S | 600  | in  | value | value    | opacity=0 scale=0 rotation=0 | urls opacity scale rotation
-REPORT                 | N | 0    | -   | -     | -        | allowEndUserToDeleteDataOn=false fontSize="MEDIUM" edge="ROUNDED" buttonStyle="SOLID" textColor=0 |
-RTC                    | N | 100  | -   | -     | -        | |
-BRIDGE                 | N | 100  | -   | -     | -        | |
-BLUETOOTH              | N | 0    | -   | -     | -        | deviceId=0 |
-BLUETOOTH_SERIAL       | N | 0    | -   | -     | -        | deviceId=0 |
-EVENTOR                | N | 500  | -   | -     | -        | deviceId=0 |
-DEVICE_SELECTOR        | N | 1900 | -   | -     | -        | value=0 iconColor=0 showIcon=false |
-DEVICE_TILES           | N | 1700 | -   | -     | -        | rows=0 columns=0 alignment="LEFT" disableWhenOffline=false stretchToBottom=false |
-TEXT                   | N | 100  | -   | -     | -        | textSize="AUTO" |
-WEBHOOK                | S | 500  | -   | -     | -        | method="GET" |
+BUTTON                 | S |  200 | out | value | value | onLabel offLabel
+    pushMode
+STYLED_BUTTON          | S |  300 | out | value | value | onLabel offLabel onColor offColor onBackColor offBackColor
+    pushMode lockSize
+LINK_BUTTON            | N |  500 | -   | -     | -     |
+    lockSize showAddressBar showNavigationBar allowInBrowser
+TEXT_INPUT             | S |  400 | out | value | value |
+    limit=0
+NUMBER_INPUT           | S |  400 | out | value | value | suffix
+    step=0.0 isLoopOn
+SLIDER                 | S |  200 | out | value | value | maximumFractionDigits
+    sendOnReleaseOn frequency=0 maximumFractionDigits=0 +showValueOn
+VERTICAL_SLIDER        | S |  200 | out | value | value | maximumFractionDigits
+    sendOnReleaseOn frequency=0 maximumFractionDigits=0 +showValueOn
+RGB                    | M |  400 | out | value | value |
+    splitMode sendOnReleaseOn frequency=0
+TIMER                  | S |  200 | out | value | value |
+    startTime=-1 stopTime=-1
+TWO_AXIS_JOYSTICK      | M |  400 | out | value | value |
+    split autoReturnOn portraitLocked frequency=0
+TERMINAL               | S |  200 | -   | value | lines |
+    autoScrollOn terminalInputOn textLightOn attachNewLine
+STEP                   | S |  500 | out | value | value | step
+    step=0.0 isArrowsOn isLoopOn isSendStep frequency=0 +showValueOn
+VERTICAL_STEP          | S |  500 | out | value | value | step
+    step=0.0 isArrowsOn isLoopOn isSendStep frequency=0 +showValueOn
+QR                     | S |  200 | out | value | value |
+TIME_INPUT             | S |  200 | out | value | value |
+    startAt=-1 stopAt=-1 isStartStopAllowed isDayOfWeekAllowed isSunsetSunriseAllowed isTimezoneAllowed
+SEGMENTED_CONTROL      | S |  400 | out | value | value | labels
+SWITCH                 | S |  200 | out | value | value | onLabel offLabel
+    offBackgroundColor=0 onBackgroundColor=0 handleColor=0
+LED                    | S |  100 | in  | value | value |
+DIGIT4_DISPLAY         | R |  200 | in  | value | value |
+LABELED_VALUE_DISPLAY  | R |  400 | in  | value | value | valueFormatting
+GAUGE                  | R |  300 | in  | value | value | valueFormatting
+LCD                    | M |  400 | in  | -     | value |
+    advancedMode textLight frequency=0
+LEVEL_DISPLAY          | R |  200 | in  | value | value |
+    isAxisFlipOn +showValueOn
+VERTICAL_LEVEL_DISPLAY | R |  200 | in  | value | value |
+    isAxisFlipOn +showValueOn
+VIDEO                  | S |  500 | -   | -     | -     | url
+    forceTCP
+ENHANCED_GRAPH         | N |  900 | -   | -     | -     |
+    showTitle showLegend yAxisValues xAxisValues showXAxis allowFullScreen overrideYAxis hideGradient yAxisMin=0.0
+    yAxisMax=0.0 isPercentMaxMin
+    selectedPeriods=["LIVE","ONE_HOUR","SIX_HOURS","N_DAY","N_WEEK","N_MONTH","N_THREE_MONTHS"]
+MAP                    | S |  600 | in  | -     | value |
+    isPinToLatestPoint isMyLocationSupported isSatelliteMode radius=0 lat=0.0 lon=0.0
+GPS_TRIGGER            | S |  500 | out | -     | value |
+    triggerOnEnter triggerLat=0.0 triggerLon=0.0 triggerRadius=0 accuracy=0
+GPS_STREAMING          | S |  500 | out | -     | value |
+    accuracy=0 frequency=0 interval=0
+ACCELEROMETER          | S |  400 | out | -     | value |
+    frequency=0
+LIGHT                  | S |  300 | out | -     | value |
+    frequency=0
+PROXIMITY              | S |  300 | out | -     | value |
+    frequency=0
+GRAVITY                | S |  300 | out | -     | value |
+    frequency=0
+BAROMETER              | S |  300 | out | -     | value |
+    frequency=0
+HUMIDITY               | S |  300 | out | -     | value |
+    frequency=0
+TEMPERATURE            | S |  300 | out | -     | value |
+    isCelsius frequency=0
+TWITTER                | N |    0 | -   | -     | -     |
+EMAIL                  | N |  100 | -   | -     | -     |
+    contentType="TEXT_HTML"
+NOTIFICATION           | N |  400 | -   | -     | -     |
+    notifyWhenOffline notifyWhenOfflineIgnorePeriod=0 priority="normal"
+SMS                    | N |  100 | -   | -     | -     |
+MENU                   | S |  400 | out | value | value | labels
+    iconColor=0
+TABS                   | N |    0 | -   | -     | -     |
+    activeTxtColor=0 underlineColor=0 textColor=0
+PLAYER                 | S |  400 | out | value | value | isOnPlay
+    isOnPlay
+TABLE                  | S |  800 | out | -     | rows  |
+    currentRowIndex=0 isReoderingAllowed isClickableRows
+IMAGE                  | S |  600 | in  | value | value | urls opacity scale rotation
+    opacity=0 scale=0 rotation=0
+REPORT                 | N |    0 | -   | -     | -     |
+    allowEndUserToDeleteDataOn fontSize="MEDIUM" edge="ROUNDED" buttonStyle="SOLID" textColor=0
+RTC                    | N |  100 | -   | -     | -     |
+BRIDGE                 | N |  100 | -   | -     | -     |
+BLUETOOTH              | N |    0 | -   | -     | -     |
+    deviceId=0
+BLUETOOTH_SERIAL       | N |    0 | -   | -     | -     |
+    deviceId=0
+EVENTOR                | N |  500 | -   | -     | -     |
+    deviceId=0
+DEVICE_SELECTOR        | N | 1900 | -   | -     | -     |
+    value=0 iconColor=0 showIcon
+DEVICE_TILES           | N | 1700 | -   | -     | -     |
+    rows=0 columns=0 alignment="LEFT" disableWhenOffline stretchToBottom
+TEXT                   | N |  100 | -   | -     | -     |
+    textSize="AUTO"
+WEBHOOK                | S |  500 | -   | -     | -     |
+    method="GET"
 """  # fmt: skip
 OWN_LETTER = ("BUTTON", "STYLED_BUTTON", "SWITCH")  # pwmMode does not turn their pin into an analog one
 NOT_KEPT = ("TIMER", "TIME_INPUT")  # an update takes the value of the JSON
@@ -105,13 +153,18 @@ WRONG = {  # a value that cannot be read, for those that are parsed
 
 
 class Row:
-    def __init__(self, line):
-        cells = [cell.strip() for cell in line.split("|")]
-        self.name, self.base, price, self.mode, self.hardware, self.app, fields, properties = cells
+    def __init__(self, text):
+        line, *fields = text.split("\n")
+        self.name, self.base, price, self.mode, self.hardware, self.app, properties = map(str.strip, line.split("|"))
         self.price = int(price)
-        self.fields = {k: json.loads(v) for k, _, v in (word.partition("=") for word in fields.split())}
+        self.fields = dict(map(self.field, " ".join(fields).split()))
         self.properties = {"label", "color", *properties.split()} | ({"min", "max"} if self.base in "SR" else set())
         self.takes_values = self.base in "SRM" and self.name != "WEBHOOK"
+
+    @staticmethod
+    def field(word):
+        name, equals, value = word.partition("=")
+        return (name, json.loads(value)) if equals else (name.lstrip("+"), name[0] == "+")
 
     def document(self, id):
         """The widget as the server writes it when only id and size were given (spec 04 §11.1)."""
@@ -135,7 +188,18 @@ class Row:
         return {**document, **stream}
 
 
-ROWS = {row.name: row for row in map(Row, TABLE.strip().splitlines())}
+def entries(text):
+    """The table's entries: a line, and the indented ones behind it."""
+    found = []
+    for line in text.strip().splitlines():
+        if line.startswith(" "):
+            found[-1] += "\n" + line
+        else:
+            found.append(line)
+    return found
+
+
+ROWS = {row.name: row for row in map(Row, entries(TABLE))}
 every_type = pytest.mark.parametrize("name", ROWS)
 ID, PIN = 40, 7
 

@@ -1,5 +1,6 @@
 // The table of texts: English, which is the key | German | Spanish. What is not here is the same in all three.
-export const TEXTS = Object.fromEntries(`
+export const TEXTS = Object.fromEntries(
+	`
 /pin/ is replaced by the value.|/pin/ wird durch den Wert ersetzt.|/pin/ se sustituye por el valor.
 /pin/ is the value, /pin.#/ one digit after the point, /pin.##/ two: /pin.#/ °C|/pin/ ist der Wert, /pin.#/ mit einer Nachkommastelle, /pin.##/ mit zwei: /pin.#/ °C|/pin/ es el valor, /pin.#/ con un decimal, /pin.##/ con dos: /pin.#/ °C
 /pin/ is the value, /pin[0]/ its first part|/pin/ ist der Wert, /pin[0]/ sein erster Teil|/pin/ es el valor, /pin[0]/ su primera parte
@@ -618,4 +619,9 @@ Zoom out|Verkleinern|Alejar
 {0} reports|{0} Berichte|{0} informes
 {0} rules|{0} Regeln|{0} reglas
 {0}: column {1}, row {2}, {3} wide, {4} high|{0}: Spalte {1}, Zeile {2}, {3} breit, {4} hoch|{0}: columna {1}, fila {2}, {3} de ancho, {4} de alto
-`.trim().split("\n").map((line) => line.split("|")).map(([english, ...others]) => [english, others]));
+`
+		.trim()
+		.split("\n")
+		.map((line) => line.split("|"))
+		.map(([english, ...others]) => [english, others]),
+);

@@ -155,7 +155,7 @@ test("a text frame, a short one and broken zlib are ignored", async () => {
   socket().receive(1);
   socket().receive(24, 9, 9, 1, 2, 3);
   socket().receive(4, 0, 1, 0x31);
-  await turn();
+  for (let i = 0; i < 400 && !frames.length; i++) await turn();
   assert.deepEqual(frames.map((f) => f.command), [4]);
   link.close();
 });
