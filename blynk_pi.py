@@ -13528,6 +13528,9 @@ STATIC_NAMES = {  # names clients ask for -> where they lie in web/
     "login.html": "admin/login.html",
     "favicon.ico": "admin/favicon.ico",
 }
+COMPRESSED_ENDINGS = frozenset(("js", "css", "html", "svg", "json", "webmanifest"))
+COMPRESSED_FOLDER = "web-gz"  # in the data folder
+SMALLEST_COMPRESSED = 600  # bytes; below it a copy saves less than a packet
 SMALL_FILE = 65_536  # read at once; longer ones are sent piece by piece
 RESET_MINUTES = 45
 RESET_TOKENS_KEPT = 1000
@@ -13636,10 +13639,22 @@ def file_reply(server: Any, request: HttpRequest, path: Optional[str], kind: str
     kind = kind or STATIC_TYPES.get(path.rpartition(".")[2].lower(), "text/html")
     size, modified = facts.st_size, http_date(int(facts.st_mtime))
     tag = f'"{facts.st_mtime_ns:x}-{size:x}"'
-    fields = (
-        f"etag: {tag}\r\nlast-modified: {modified}\r\nexpires: {http_date(server.loop.now_ms // 1000 + 60)}\r\n"
-        "cache-control: private, max-age=60\r\naccept-ranges: bytes\r\n"
-    ).encode("ascii")
+    root = os.path.realpath(web_folder()) + os.sep
+    if path.startswith(root):  # the browser app: asked for again each time, so that its modules fit together
+        fresh = "cache-control: no-cache\r\nvary: accept-encoding\r\n"
+        if path == root + "sw.js":
+            fresh += "service-worker-allowed: /\r\n"
+        if path == root + "index.html":  # for the links to the other port, and the lines for sketches
+            fresh += f"x-blynk-ports: {server.settings.ports_http} {server.settings.ports_https}\r\n"
+        packed = _compressed(server, request, path, path[len(root) :], facts) if size >= SMALLEST_COMPRESSED else None
+        if packed is not None:
+            file.close()
+            file, size = packed
+            tag = tag[:-1] + '-gz"'
+            fresh += "content-encoding: gzip\r\n"
+    else:
+        fresh = f"expires: {http_date(server.loop.now_ms // 1000 + 60)}\r\ncache-control: private, max-age=60\r\n"
+    fields = f"etag: {tag}\r\nlast-modified: {modified}\r\n{fresh}accept-ranges: bytes\r\n".encode("ascii")
     if kind == "text/html":
         kind = HTML_TYPE
         fields += PAGE_POLICY
@@ -13663,6 +13678,39 @@ def file_reply(server: Any, request: HttpRequest, path: Optional[str], kind: str
     else:
         reply.file = (file, length)
     return reply
+
+
+def _compressed(server: Any, request: HttpRequest, path: str, name: str, facts: Any) -> Optional[tuple[Any, int]]:
+    """The gzipped copy of a file of the app: (open file, length), when the client takes one. A copy lies in the data
+    folder with the times of its file; the first that asks gets the file as it is, and a worker makes the copy."""
+    accepted = request.headers.get("accept-encoding", "").replace(" ", "").lower()
+    if "gzip" not in accepted or "gzip;q=0" in accepted or path.rpartition(".")[2] not in COMPRESSED_ENDINGS:
+        return None
+    copy = server.store.path(COMPRESSED_FOLDER, name.replace("/", "-") + ".gz")
+    try:
+        file = open(copy, "rb")
+        found = os.fstat(file.fileno())
+        if found.st_mtime_ns // 1000 == facts.st_mtime_ns // 1000:
+            return file, found.st_size
+        file.close()
+    except OSError:
+        pass
+    server.loop.submit("disk", _compress, path, copy, facts.st_mtime_ns)
+    return None
+
+
+def _compress(path: str, copy: str, modified_ns: int) -> None:
+    """In a worker. A full or read-only disk: there is no copy, and the app travels as it is."""
+    import gzip
+
+    try:
+        os.makedirs(os.path.dirname(copy), exist_ok=True)
+        with open(path, "rb") as source, open(copy + ".tmp", "wb") as target:
+            target.write(gzip.compress(source.read(), 9, mtime=0))
+        os.utime(copy + ".tmp", ns=(modified_ns, modified_ns))
+        os.replace(copy + ".tmp", copy)
+    except OSError as error:
+        log.debug(f"no compressed copy of {path}: {error}")
 
 
 def _unchanged(request: HttpRequest, tag: str, modified: str) -> bool:

@@ -333,7 +333,7 @@ def test_devices_tags_rules_timers_webhooks_reports(server, pages):  # noqa: F81
     page.press("Add")
     page.find("dialog fieldset.pin select")[0].send_keys("V")
     page.press("Save")
-    page.see("1 pins are logged for reports.")
+    page.see("Pins logged for reports: 1")
     page.press("New report")
     page.press("Save")
     page.see("Every day at 08:00")

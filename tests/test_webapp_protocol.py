@@ -10,6 +10,7 @@ import shutil
 import subprocess
 
 import pytest
+from clients import until
 from servers import HOST, ROOT
 
 WEB = os.path.join(ROOT, "web")
@@ -17,7 +18,7 @@ NODE = shutil.which("node")
 BUDGET = 150_000  # bytes of the app, each file gzipped as it travels
 NOT_THE_APP = ("admin", "reset")  # pages of their own
 SAME = set(
-    "X|Y|GET|POST|PUT|DELETE|HTML|SMS|LED|LCD|Pin|Token|Firmware|Webhook|Webhooks|Bluetooth LE|{0} widgets".split("|")
+    "X|Y|GET|POST|PUT|DELETE|HTML|SMS|LED|LCD|Pin|Token|Firmware|Webhook|Webhooks|Bluetooth LE|widgets: {0}".split("|")
 )
 
 
@@ -135,3 +136,29 @@ def test_the_manifest_and_its_icons():
     assert manifest["display"] == "standalone" and manifest["name"]
     for icon in manifest["icons"]:
         assert os.path.exists(os.path.join(WEB, icon["src"]))
+
+
+def test_the_app_travels_compressed_and_is_asked_for_again(server):
+    """Each file is compressed once, into the data folder; its ETag answers 304; the page is told the server's ports."""
+    path = os.path.join(WEB, "controls.js")
+    with open(path, "rb") as f:
+        content = f.read()
+    with server.http() as user:
+        first = user.get("/static/controls.js")
+        assert first.body == content and "content-encoding" not in first.headers
+        packed = until(
+            lambda: (
+                (answer := user.get("/static/controls.js", {"Accept-Encoding": "gzip"})).headers.get("content-encoding")
+                and answer
+            )
+        )
+        assert gzip.decompress(packed.body) == content and packed.headers["vary"] == "accept-encoding"
+        assert packed.headers["cache-control"] == "no-cache" and packed.headers["etag"] != first.headers["etag"]
+        again = {"Accept-Encoding": "gzip", "If-None-Match": packed.headers["etag"]}
+        assert user.get("/static/controls.js", again).status == 304
+        assert user.get("/static/controls.js", {"If-None-Match": first.headers["etag"]}).status == 304
+        assert user.get("/static/controls.js", {"Accept-Encoding": "gzip;q=0"}).body == content
+        assert user.get("/").headers["x-blynk-ports"] == f"{server.http_port} {server.https_port}"
+        assert user.get("/static/sw.js").headers["service-worker-allowed"] == "/"
+        policy = user.get("/").headers["content-security-policy"]
+        assert "unsafe" not in policy and "default-src 'self'" in policy

@@ -172,6 +172,12 @@ const ask = (command, ...parts) => {
 };
 const json = async (command, ...parts) => JSON.parse((await ask(command, ...parts)).text);
 
+/** The server's plain and its TLS port, as text; the usual ones when it does not say. */
+export async function ports() {
+	const answer = await fetch("./", { method: "HEAD", headers: { accept: "text/html" } }).catch(() => null);
+	return (answer?.headers.get("x-blynk-ports") || "8080 9443").split(" ");
+}
+
 // Projects.
 
 const MAX_BODY = 60000; // one WebSocket frame of the protocol holds 65,536 bytes

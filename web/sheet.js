@@ -715,7 +715,7 @@ export function sourceFields(holder, project) {
 				h(
 					"summary",
 					null,
-					t("{0} pins of {1} devices", source.reportDataStreams.length, (source.deviceIds || []).length),
+					t("pins: {0}, devices: {1}", source.reportDataStreams.length, (source.deviceIds || []).length),
 				),
 				checks(
 					t("Devices"),
@@ -768,7 +768,7 @@ function templateFields({ project, widget, close }) {
 						"span.grow",
 						null,
 						h("strong", null, template.name || t("Template")),
-						h("small", null, ` ${t("{0} devices", (template.deviceIds || []).length)}`),
+						h("small", null, ` ${t("devices: {0}", (template.deviceIds || []).length)}`),
 					),
 					h(
 						"span.rows-buttons",

@@ -6,7 +6,7 @@ import { applyTheme, enter, go, mainMenu } from "../app.js";
 import { button, field, h, icon, iconButton, replace, select, toast } from "../dom.js";
 import { ago, language, LANGUAGES, setLanguage, t } from "../i18n.js";
 import { passwordHash } from "../protocol.js";
-import { addEnergy, energy, explain, reason, register, resetPassword, session } from "../session.js";
+import { addEnergy, energy, explain, ports, reason, register, resetPassword, session } from "../session.js";
 
 const card = (screen, heading, form, ...links) => {
 	screen.bare();
@@ -433,13 +433,8 @@ export async function showCertificate(screen) {
 				),
 		),
 	);
-	const [certificate, health] = await Promise.all([
-		fetch("blynk.crt", { method: "HEAD" }).catch(() => null),
-		fetch("health")
-			.then((answer) => answer.json())
-			.catch(() => ({})),
-	]);
-	const port = location.protocol === "https:" ? location.port : health.https_port || 9443;
+	const [certificate, [, tls]] = await Promise.all([fetch("blynk.crt", { method: "HEAD" }).catch(() => null), ports()]);
+	const port = location.protocol === "https:" ? location.port : tls;
 	const secure = `https://${location.hostname}${port && Number(port) !== 443 ? `:${port}` : ""}/`;
 	replace(
 		link,

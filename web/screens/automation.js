@@ -643,7 +643,7 @@ export function showReports(screen) {
 				h(
 					"p",
 					null,
-					logged ? t("{0} pins are logged for reports.", logged) : t("No pin is logged yet: choose the pins first."),
+					logged ? t("Pins logged for reports: {0}", logged) : t("No pin is logged yet: choose the pins first."),
 				),
 				button([icon("gear"), t("Choose the pins")], settings, { class: logged ? "" : "primary" }),
 			),

@@ -12,6 +12,7 @@ import {
 	deleteTag,
 	explain,
 	mailToken,
+	ports,
 	refreshToken,
 	saveTag,
 	session,
@@ -376,7 +377,8 @@ function sketches(device) {
 		] || (device.connectionType === "USB" ? "USB" : /Raspberry|Orange/.test(device.boardType) ? "Python" : "ESP8266");
 	let chosen = SKETCHES.find(([name]) => name === usual)[0];
 	const code = h("pre.sketch", { tabIndex: 0, "aria-label": t("Lines for the device") }),
-		bar = h(".periods", { role: "group", "aria-label": t("Kind of device") });
+		bar = h(".periods", { role: "group", "aria-label": t("Kind of device") }),
+		server = h("p");
 	const draw = () => {
 		replace(
 			bar,
@@ -396,13 +398,19 @@ function sketches(device) {
 			),
 		);
 		code.textContent = SKETCHES.find(([name]) => name === chosen)[1](values);
+		server.textContent = t("Server: {0}, port {1}", values.host, values.port);
 	};
 	draw();
+	if (!plain)
+		ports().then(([port]) => {
+			values.port = port;
+			draw();
+		});
 	return h(
 		".card",
 		null,
 		h("h2", null, t("Connect it")),
-		h("p", null, t("Server: {0}, port {1}", values.host, values.port)),
+		server,
 		bar,
 		code,
 		h(

@@ -136,9 +136,9 @@ function projectCard(project) {
 				h(
 					"small",
 					null,
-					project.devices.length ? t("{0} of {1} devices online", online, project.devices.length) : t("no device yet"),
+					project.devices.length ? t("{0}/{1} online", online, project.devices.length) : t("no device yet"),
 					" · ",
-					t("{0} widgets", project.widgets.length),
+					t("widgets: {0}", project.widgets.length),
 				),
 			),
 			h(
