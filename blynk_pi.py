@@ -9516,6 +9516,7 @@ class Reports:
 
     def __init__(self, server: Any) -> None:
         self.server, self.loop = server, server.loop
+        self.started = False
         # (account, project, report) -> timer, when it is due, when it was set
         self.timers: dict[tuple[str, int, int], tuple[Timer, int, int]] = {}
         self.queue: deque[tuple[Project, int, Callable[[Optional[Document]], object]]] = deque()
@@ -9529,11 +9530,26 @@ class Reports:
         if self.loop.now_ms < CLOCK_NOT_SET:
             self.loop.call_at_wall(CLOCK_NOT_SET, self.start)
             return
+        self.started = True
         for account in self.server.accounts.values():
             for project in account.projects.values():
                 for report in project_reports(project):
                     self._take_up(project, report)
         self.loop.call_later(3600.0, self._review)
+
+    def project_changed(self, project: Project) -> None:
+        """Reports that came or went with a whole project or widget: planned, or planned no more."""
+        if not self.started:
+            return
+        reports = {r["id"]: r for r in project_reports(project)}
+        mine = (project.account.user_name, project.id)
+        for key in [k for k in self.timers if k[:2] == mine and k[2] not in reports]:
+            self.timers.pop(key)[0].cancel()
+        for report in reports.values():
+            planned = self._key(project, report["id"]) in self.timers or self.waits(project, report["id"])
+            if not planned and is_periodic(report) and report["isActive"] and valid_report(report):
+                if report.get("lastRunResult") != "EXPIRED":
+                    self.schedule(project, report, self.loop.now_ms)
 
     def _take_up(self, project: Project, report: Document) -> None:
         if not (is_periodic(report) and report["isActive"] and valid_report(report)):
@@ -16164,7 +16180,11 @@ class Server:
         ledger.record_raw = self.history.raw
         ledger.raw_on = settings.raw_data_store != "off"
         ledger.watches = self.automation.watches
-        ledger.project_changed = self.automation.project_changed
+        ledger.project_changed = self._project_changed
+
+    def _project_changed(self, project: Project) -> None:
+        self.automation.project_changed(project)
+        self.reports.project_changed(project)
 
     def _settle(self) -> None:
         if self.ledger.unsettled:

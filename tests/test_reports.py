@@ -304,6 +304,17 @@ def test_a_deleted_project_or_report_runs_no_more(office):
     assert not office.reports.made
 
 
+def test_reports_that_come_and_go_with_a_widget_are_planned_and_not_planned_any_more(office):
+    office = office()
+    office.reports.start()
+    office.project.widgets[0]["reports"] = [report_of()]
+    office.reports.project_changed(office.project)
+    assert len(office.reports.timers) == 1 and office.report["nextReportAt"] > office.desk.clock.ms
+    office.project.document.pop("widgets")
+    office.reports.project_changed(office.project)
+    assert not office.reports.timers
+
+
 def test_a_mail_that_fails_makes_the_result_error_and_the_file_stays(office):
     office = office(report_of())
     office.desk.messengers.works = False

@@ -899,8 +899,8 @@ export function drawSensor(view) {
 // Widgets that work in the background: an icon and, in one line, what they do.
 
 const SUMMARIES = {
-	EVENTOR: (w) => t("{0} active", (w.rules || []).length),
-	REPORT: (w) => t("{0} active", (w.reports || []).length),
+	EVENTOR: (w) => t("{0} active", (w.rules || []).filter((rule) => rule.isActive).length),
+	REPORT: (w) => t("{0} active", (w.reports || []).filter((report) => report.isActive).length),
 	WEBHOOK: (w) => `${pinName(w) || "–"} → ${w.method || "GET"} ${w.url || "…"}`,
 	EMAIL: (w) => w.to || t("to your own address"),
 	SMS: (w) => w.to || "",

@@ -611,14 +611,14 @@ Zoom in|Vergrößern|Acercar
 Zoom out|Verkleinern|Alejar
 {0} (copy)|{0} (Kopie)|{0} (copia)
 {0} and {1}|{0} und {1}|{0} y {1}
-{0} devices|{0} Geräte|{0} dispositivos
 {0} is offline: it will not get this now.|{0} ist offline: Es bekommt das jetzt nicht.|{0} está sin conexión: no lo recibirá ahora.
-{0} of {1} devices online|{0} von {1} Geräten online|{0} de {1} dispositivos conectados
-{0} pins are logged for reports.|{0} Pins werden für Berichte aufgezeichnet.|Se registran {0} pines para informes.
-{0} pins of {1} devices|{0} Pins von {1} Geräten|{0} pines de {1} dispositivos
-{0} reports|{0} Berichte|{0} informes
-{0} rules|{0} Regeln|{0} reglas
 {0}: column {1}, row {2}, {3} wide, {4} high|{0}: Spalte {1}, Zeile {2}, {3} breit, {4} hoch|{0}: columna {1}, fila {2}, {3} de ancho, {4} de alto
+{0} active|{0} aktiv|{0} activas
+widgets: {0}|Widgets: {0}|widgets: {0}
+{0}/{1} online|{0}/{1} online|{0}/{1} conectados
+pins: {0}, devices: {1}|Pins: {0}, Geräte: {1}|pines: {0}, dispositivos: {1}
+Pins logged for reports: {0}|Für Berichte aufgezeichnete Pins: {0}|Pines registrados para informes: {0}
+devices: {0}|Geräte: {0}|dispositivos: {0}
 `
 		.trim()
 		.split("\n")

@@ -210,6 +210,7 @@ export async function plot(data, box, { axes = true, legend = false } = {}) {
 					grid: { stroke: line, width: 1 },
 					ticks: { stroke: line, size: 4 },
 					size: 26,
+					space: 66,
 					font: "11px system-ui",
 					values: (u, splits) => splits.map((ts) => timeText(ts, u.scales.x.max - u.scales.x.min)),
 				},
