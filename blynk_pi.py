@@ -101,6 +101,8 @@ PROGRAM_FILE = os.environ.pop("BLYNK_PI_FILE", None) or os.path.abspath(__file__
 PROGRAM_FOLDER = os.path.dirname(PROGRAM_FILE)
 if __name__ == "__main__" and sys.argv[0] == "-c":
     del sys.argv[0]  # what the fresh interpreter was given: argv as the user typed it
+
+
 # ======================================================================================================================
 # 1. Vocabulary
 # ======================================================================================================================
@@ -206,7 +208,7 @@ class Log:
             self._open()
 
     def _open(self) -> None:
-        self.file = open(self.path, "a", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self.file = open(self.path, "a", encoding="utf-8", errors="replace")
         self.size = self.file.tell()
 
     def _write(self, level: str, text: str) -> None:
@@ -553,6 +555,8 @@ def local_seconds(name: Optional[str], seconds: float) -> int:
 
     offset = datetime.fromtimestamp(seconds, zone(name)).utcoffset()
     return int(seconds) + (int(offset.total_seconds()) if offset is not None else 0)
+
+
 # ======================================================================================================================
 # 2. Settings
 # ======================================================================================================================
@@ -1329,6 +1333,8 @@ def help_text(topic: str = "") -> str:
     ]
     lines += [f"  {name:14} {text}" for name, text in SUB_COMMANDS.items()]
     return "\n".join(lines) + "\n"
+
+
 # ======================================================================================================================
 # 3. Wire
 # ======================================================================================================================
@@ -1399,6 +1405,8 @@ class Quota:
             return False
         self.warned = now_ms
         return True
+
+
 # -- HTTP/1.1 ----------------------------------------------------------------------------------------------------------
 # Bytes in, events out; no sockets, no clock, no logging. An `HttpParser` turns the bytes of one connection
 # into requests: `feed(data)`, then `next()` until it says None. Whatever a client does wrong is an
@@ -1770,6 +1778,8 @@ def parse_query(query: str | None, limit: int = 1024) -> dict[str, list[str]]:
                 name, value = name.replace("+", " "), value.replace("+", " ")
             result.setdefault(percent_decode(name), []).append(percent_decode(value))
     return result
+
+
 # -- WebSocket ---------------------------------------------------------------------------------------------------------
 # RFC 6455, the server's side, without extensions: `feed(data)`, then `next()` until it says None. Messages
 # come out whole, however they were cut; control frames come out between the pieces of a message. A client's
@@ -1956,6 +1966,8 @@ def ws_handshake(request: HttpRequest) -> str:
     if len(raw) != 16:
         raise HttpError(400, "bad Sec-WebSocket-Key")
     return base64.b64encode(hashlib.sha1(key + _WS_GUID).digest()).decode("ascii")
+
+
 # -- MQTT --------------------------------------------------------------------------------------------------------------
 # MQTT 3.1 and 3.1.1, the server's side: `feed(data)`, then `next()` until it says None. A packet is a tuple
 # that begins with its type. Malformed or too long: `MqttError`, close the connection (spec 01 §10). Which
@@ -2139,6 +2151,8 @@ def mqtt_suback(packet_id: int, codes: list[int]) -> bytes:
 def mqtt_publish(topic: bytes, payload: bytes, qos: int = 0, packet_id: int = 0) -> bytes:
     body = len(topic).to_bytes(2, "big") + topic + (packet_id.to_bytes(2, "big") if qos else b"") + payload
     return mqtt_packet(MQTT_PUBLISH, body, qos << 1)
+
+
 # ======================================================================================================================
 # 4. Loop
 # ======================================================================================================================
@@ -2792,6 +2806,8 @@ class Stream:
             self.events = events
         else:
             self._want(events)
+
+
 # ======================================================================================================================
 # 5. Model
 # ======================================================================================================================
@@ -3377,6 +3393,8 @@ def read_pins_storage(raw: Any) -> Document:
 def written_storage(storage: Document) -> Document:
     """pinsStorage as it is written: an empty queue has no `values`."""
     return {k: {"type": v["type"]} if isinstance(v, dict) and not v["values"] else v for k, v in storage.items()}
+
+
 # -- 5b Widgets: what the types do differently, as data (spec 04 §11–14) -----------------------------------------------
 # One row a type. A new widget type is a new row; a column says which function below serves it.
 
@@ -3944,6 +3962,8 @@ def carry_over(old: Document, new: Document) -> None:
 
 
 KEPT_FIELDS = {"DEVICE_TILES": ("tiles", "templates"), "REPORT": ("reports",)}
+
+
 # -- 5c Accounts, projects, devices, routes ----------------------------------------------------------------------------
 
 
@@ -4440,6 +4460,8 @@ def project_sync(project: Project, target: int = -1) -> list[tuple[int, str]]:
         for device_id, body in app_sync(project, widget, target):
             out.append((Command.APP_SYNC, f"{project.id}-{device_id}\0{body}"))
     return out
+
+
 # ======================================================================================================================
 # 6. Store
 # ======================================================================================================================
@@ -4508,7 +4530,7 @@ def journal_line(number: int, records: list[Any]) -> bytes:
 def read_journal(path: str) -> Iterator[tuple[int, list[Any]]]:
     """(number, records) per whole line; a torn or broken line is skipped."""
     try:
-        file = open(path, "rb")  # noqa: SIM115
+        file = open(path, "rb")
     except OSError:
         return
     with file:
@@ -4526,7 +4548,7 @@ def read_journal(path: str) -> Iterator[tuple[int, list[Any]]]:
 def mend_tail(path: str) -> None:
     """Cuts a torn last line off, so that the next one does not join it. Errors: OSError."""
     try:
-        file = open(path, "r+b")  # noqa: SIM115
+        file = open(path, "r+b")
     except FileNotFoundError:
         return
     with file:
@@ -4796,7 +4818,7 @@ class Store:
         """Disk thread."""
         if self.journal is None:
             mend_tail(self.path(JOURNAL_FILE))
-            self.journal = open(self.path(JOURNAL_FILE), "ab", buffering=0)  # noqa: SIM115
+            self.journal = open(self.path(JOURNAL_FILE), "ab", buffering=0)
         at = os.fstat(self.journal.fileno()).st_size
         try:
             if self.journal.write(data) != len(data):
@@ -5060,9 +5082,13 @@ class Store:
         except OSError as problem:
             failed = problem
         if failed is not None:
-            log.error(f"the last values could not be folded into {self.folder}: {failed.strerror}; the journal has them")
+            log.error(
+                f"the last values could not be folded into {self.folder}: {failed.strerror}; the journal has them"
+            )
         if self.lock is not None:
             self.lock.release()
+
+
 # -- 6b. History -------------------------------------------------------------------------------------------------------
 # Minute, hour and day averages of the pins that a graph or a report shows, in the Java server's files (spec 05 §5-7).
 #
@@ -6168,6 +6194,8 @@ def read_java_tokens(path: str) -> dict[str, Document]:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         set_aside(path, problem)
         return {}
+
+
 # -- 6c. Raw data ------------------------------------------------------------------------------------------------------
 # Every value of every pin as it came, text too; off unless `raw_data.store` says where: "sqlite" (raw_data.db in the
 # data folder), "csv" (a folder `raw` there) or "postgres" (the Java server's table, through room 6d). Values are
@@ -6435,6 +6463,8 @@ def open_raw_data(server: Any) -> Optional[RawData]:
     kinds: dict[str, type[RawData]] = {"sqlite": SqliteRawData, "csv": CsvRawData, "postgres": PostgresRawData}
     kind = kinds.get(server.settings.raw_data_store)
     return kind(server) if kind is not None else None
+
+
 # -- 6d. Database ------------------------------------------------------------------------------------------------------
 # PostgreSQL mode (`database.enabled`, spec 05 §10): accounts are mirrored, several servers behind one database find out
 # whose a token is, redeem and clone codes and flashed tokens live there. All work is done in a thread of its own, one
@@ -6666,7 +6696,7 @@ class Database:
         ON CONFLICT (email, appName) DO UPDATE SET region = EXCLUDED.region, ip = EXCLUDED.ip, name = EXCLUDED.name,
         pass = EXCLUDED.pass, last_modified = EXCLUDED.last_modified, last_logged = EXCLUDED.last_logged,
         last_logged_ip = EXCLUDED.last_logged_ip, is_facebook_user = EXCLUDED.is_facebook_user,
-        is_super_admin = EXCLUDED.is_super_admin, energy = EXCLUDED.energy, json = EXCLUDED.json"""  # noqa: S608 - only our own words
+        is_super_admin = EXCLUDED.is_super_admin, energy = EXCLUDED.energy, json = EXCLUDED.json"""
 
     def user_saved(self, account: Account) -> None:
         """Mirrors an account after its file was saved; several within a second go together."""
@@ -6921,7 +6951,7 @@ class Database:
         sql = f"""INSERT INTO reporting_raw_data
             (email, project_id, device_id, pin, pinType, ts, stringValue, doubleValue)
             VALUES (%s, %s, %s, %s, %s, {SQL_TIME}, %s, %s) ON CONFLICT (email, project_id, device_id, pin, pinType, ts)
-            DO UPDATE SET stringValue = EXCLUDED.stringValue, doubleValue = EXCLUDED.doubleValue"""  # noqa: S608
+            DO UPDATE SET stringValue = EXCLUDED.stringValue, doubleValue = EXCLUDED.doubleValue"""
         self.reporting.run(lambda cursor: cursor.executemany(sql, rows))
 
     def stats(self, report: Document) -> None:
@@ -6936,7 +6966,7 @@ class Database:
         def insert(cursor: Any) -> None:
             for table, columns, counters, names in tables:
                 values = [min(int(counters.get(_stat_name(c, names), 0)), 2147483647) for c in columns]
-                sql = f"INSERT INTO {table} VALUES (%s, {SQL_TIME}{', %s' * len(columns)}) ON CONFLICT DO NOTHING"  # noqa: S608
+                sql = f"INSERT INTO {table} VALUES (%s, {SQL_TIME}{', %s' * len(columns)}) ON CONFLICT DO NOTHING"
                 cursor.execute(sql, (region, ts, *values))
 
         self.submit(insert, reporting=True)
@@ -6963,6 +6993,8 @@ def open_database(server: Any) -> Optional[Database]:
         server.health["database"] = "the package psycopg is not installed"
         return None
     return Database(server, psycopg)
+
+
 # -- 6e. Back-ups ------------------------------------------------------------------------------------------------------
 # One archive of the whole data folder, `.tar.gz`, with a list of its files and their checksums as its last member, read
 # back before it gets its name. Used by the sub-commands and the admin page, in a worker thread: a back-up of a running
@@ -7229,6 +7261,8 @@ def _swap(folder: str, fresh: str, kept: str, old: list[str]) -> None:
         for source, target in reversed(moved):
             os.rename(target, source)
         raise
+
+
 # ======================================================================================================================
 # 7. Hub
 # ======================================================================================================================
@@ -7413,6 +7447,8 @@ def close_sessions(sessions: Iterable[Any]) -> None:
     for session in list(sessions):
         session.leave()
         session.close()
+
+
 # ======================================================================================================================
 # 8. Messengers
 # ======================================================================================================================
@@ -8564,6 +8600,8 @@ class Messengers:
                 account.notifications = deque(maxlen=NOTIFICATIONS_KEPT)
             entry = {"time": self.loop.now_ms, "kind": kind, "target": target, "result": result}
             account.notifications.append(entry)
+
+
 # ======================================================================================================================
 # 9. Automation
 # ======================================================================================================================
@@ -9417,6 +9455,8 @@ def plain_path(path: str) -> str:
 
 REPLAY["c"] = replay_changed
 REPLAY["t"] = replay_timers
+
+
 # -- 9c. Reports -------------------------------------------------------------------------------------------------------
 # Tables of the history, zipped, mailed and kept for download: on demand, or daily, weekly, monthly by the wall clock of
 # a time zone (spec 05 §8). The report objects live in the REPORT widget's document; here are their timers and what
@@ -9922,6 +9962,8 @@ REPORT_WRITERS: dict[str, Callable[[ReportPlan, Any], bool]] = {
     "CSV_FILE_PER_DEVICE": write_per_device,
     "MERGED_CSV": write_merged,
 }
+
+
 # ======================================================================================================================
 # 10. Hardware
 # ======================================================================================================================
@@ -9969,7 +10011,7 @@ class HardwareSession(Session):
 
     # Hot path. Per value of a plain pin: one header, two slices, one look-up, and two list entries when an app looks on.
     # Measured with the C load generator, one core of x86 at 3 GHz: see the table of tests/bench.py in the README.
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:  # noqa: C901 - flat on purpose
         if self.buffer:
             data = self.buffer + data
             self.buffer = b""
@@ -10410,6 +10452,8 @@ def on_property(session: HardwareSession, id: int, body: bytes) -> Optional[int]
     device.project.set_property(device.id, parse_pin(parts[0]), parts[1], parts[2])
     to_apps(device.project, Command.SET_WIDGET_PROPERTY, id, b"%s\0%s" % (device.prefix, body))
     return OK
+
+
 # -- 10c Messages that boards send (spec 02 §6–9) ----------------------------------------------------------------------
 # Checks in the order of the specification: text, widget, then the clock of that kind on this connection.
 
@@ -10528,6 +10572,8 @@ def on_sms(session: HardwareSession, _id: int, body: bytes) -> int:
         return Status.QUOTA_LIMIT
     sent = session.server.messengers.sms(project.account, widget["to"], text)
     return OK if sent else Status.NOTIFICATION_ERROR
+
+
 # ======================================================================================================================
 # 11. App
 # ======================================================================================================================
@@ -11162,6 +11208,8 @@ def on_app_property(session: AppSession, _id: int, body: bytes) -> int:
         return Status.ILLEGAL_COMMAND_BODY
     project.modified()
     return OK
+
+
 # -- 11e Widgets and tiles (spec 03b §3–4) -----------------------------------------------------------------------------
 
 
@@ -11394,6 +11442,8 @@ def on_delete_template(session: AppSession, _id: int, body: bytes) -> int:
     project.changed()
     project.modified()
     return OK
+
+
 # -- 11f Devices, tags, tokens (spec 03b §5–6, 03a §7) -----------------------------------------------------------------
 
 DEVICE_UPDATES = ("name", "vendor", "boardType", "address", "connectionType", "iconName", "isUserIcon")
@@ -11952,6 +12002,8 @@ def published_project(
     if server.database is None or not server.database.find_flashed(token, found):
         return unknown
     return None
+
+
 # -- 11g Mail that the app asks for (spec 03a §2.9, 03b §7) ------------------------------------------------------------
 
 
@@ -12143,6 +12195,8 @@ RESET_STEPS: dict[str, Callable[[AppSession, int, list[str]], Optional[int]]] = 
     "verify": verify_reset,
     "reset": finish_reset,
 }
+
+
 # -- 11h Graphs and reports (spec 03b §9, §10, §5.1) -------------------------------------------------------------------
 
 
@@ -12406,6 +12460,8 @@ def on_export_report(session: AppSession, id: int, body: bytes) -> Optional[int]
 
     server.reports.run(project, report["id"], done)
     return None
+
+
 # ======================================================================================================================
 # 12. Web
 # ======================================================================================================================
@@ -13137,6 +13193,8 @@ WEBSOCKET_ROUTE = WebRoute("GET", "/websockets", "page", "both", False, _upgrade
 METHOD_ROUTE = WebRoute(
     "GET", "/static", "page", "both", False, lambda c, r: WebReply(405, "", b"", b"allow: GET, HEAD\r\n")
 )
+
+
 # -- 12b The REST interface of devices ---------------------------------------------------------------------------------
 # `/{token}/…`, on both ports (spec 06 §3). First the body is read, then the token, then the rest: so the errors come
 # in the order the Java server gave them (§1.7). A handler gets (connection, request, device, body).
@@ -13527,6 +13585,8 @@ def http_email(connection: HttpConnection, _request: HttpRequest, device: Device
         return web_text(400, "The daily limit of mails is reached.")
     messengers.limited_mail(project.account, to, subject, body.get("title", ""), False)
     return OK_REPLY
+
+
 # -- 12c Pages and files -----------------------------------------------------------------------------------------------
 # `/`, static files, exports, password reset, clones, the certificate, /health and /metrics (spec 06 §5–7). Pages are
 # files in web/; the server runs without them.
@@ -14075,6 +14135,8 @@ def cloned_project(connection: HttpConnection, request: HttpRequest) -> WebReply
 
     server.find_clone(token, found)
     return LATER
+
+
 # -- 12d Administration ------------------------------------------------------------------------------------------------
 # `/admin…` (spec 06 §8): on the TLS port, for allowed addresses, with a cookie that other sites cannot use. No answer
 # holds a password or its hash. The page itself is web/admin.
@@ -14947,6 +15009,8 @@ def admin_backup(connection: HttpConnection, _request: HttpRequest, _session: Ad
 
     backup_running(server, path, made)
     return LATER
+
+
 # -- 12e Firmware ------------------------------------------------------------------------------------------------------
 # `/admin/ota/…` (spec 06 §4): the administrator uploads a firmware, boards are told where it is, at once or when
 # they report another build. Uploads go to disk as they come, in <data>/static/ota; boards fetch them from there, piece
@@ -15298,6 +15362,8 @@ def ota_stop(connection: HttpConnection, request: HttpRequest) -> WebReply:
 
     connection.server.web.admin.authorize(connection, request, authorized)
     return LATER
+
+
 # -- 12f MQTT ----------------------------------------------------------------------------------------------------------
 # Boards that speak MQTT (spec 01 §10): user name = e-mail of the account, password = device token. What they publish
 # to `hardware` ("vw 5 123") is a value. Ours beyond the Java server: a board that subscribes to `hardware` gets what
@@ -15461,6 +15527,8 @@ MQTT_HANDLERS: dict[int, Callable[..., None]] = {
     MQTT_PINGREQ: MqttConnection.ping,
     MQTT_DISCONNECT: MqttConnection.disconnect,
 }
+
+
 # ======================================================================================================================
 # 13. LAN
 # ======================================================================================================================
@@ -16056,6 +16124,8 @@ def avahi_service(settings: Settings) -> str:
 
 def xml_text(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 # ======================================================================================================================
 # 14. Server
 # ======================================================================================================================
@@ -16762,6 +16832,8 @@ def notify_service(state: str) -> None:
             sock.sendto(state.encode(), address)
     except OSError as problem:
         log.debug(f"systemd is not told {state}: {problem}")
+
+
 # -- 14b Sub-commands and the control socket ---------------------------------------------------------------------------
 # `blynk_pi.py passwd EMAIL` and its like. Those that touch accounts are asked of the running server through a socket in
 # the data folder; with none running they are done on the folder itself, under its lock, by the same functions.
@@ -17443,6 +17515,8 @@ def admin_lines(server: Any, password: str, made_up: bool) -> list[str]:
         f"Your Admin login email is {server.settings.admin_email}",
         f"Your Admin password is {password}",
     ]
+
+
 # -- 14c main() --------------------------------------------------------------------------------------------------------
 
 

@@ -995,12 +995,14 @@ def test_a_full_queue_keeps_the_newest_value_of_each_pin():
 # ---------------------------------------------------------------------------------------------------------------
 # A simulated Uno, 64 bytes of ring
 #
-# A busy test machine may stop the cable or the simulation for a moment; what waited then comes at once. A board that is
-# quick with each value (NOT_BUSY) has room for that in its ring, which the long runs need.
+# A busy test machine may stop the cable or the simulation for a moment; what waited then comes at line speed, which no
+# pacing can help. So the long runs keep at most eight values under way (more than the ring holds, less than a quick
+# board drains at line speed), the boards are quick with each value, and no two of them run at a time.
 # ---------------------------------------------------------------------------------------------------------------
 
 
 NOT_BUSY = ("-DBUSY=10",)
+one_at_a_time = pytest.mark.xdist_group("uno")
 
 
 def exchange(app, first, last, window=100):
@@ -1036,30 +1038,33 @@ def uno_wired(place, house, *options, baud=9600, defines=()):
     return cable, uno, bridge
 
 
+@one_at_a_time
 def test_a_simulated_uno_loses_nothing(place, house):
-    uno_wired(place, house)
+    uno_wired(place, house, defines=("-DBUSY=20",))
     assert exchange(house.app, 1, 40, window=40) == list(range(1, 41))
     assert report(house.app) == [40, 0, 0, 0]
 
 
+@one_at_a_time
 def test_a_chattering_uno_at_115200(place, house):
-    uno_wired(place, house, baud=115200, defines=("-DCHATTER",))
+    uno_wired(place, house, baud=115200, defines=("-DCHATTER", "-DBUSY=20"))
     assert exchange(house.app, 1, 20) == list(range(1, 21))
 
 
+@one_at_a_time
 @pytest.mark.slow
 def test_a_thousand_values_each_way_unplugged_and_plugged_in(place, house):
     """None lost, none doubled, order kept; in the middle the plug is pulled twice, once with the board's power."""
     cable, uno, bridge = uno_wired(place, house, defines=NOT_BUSY)
     app = house.app
-    back = exchange(app, 1, 400)
+    back = exchange(app, 1, 400, window=8)
     assert report(app) == [400, 0, 0, 0]
     cable.unplug()
     app.expect("1-0", "DEVICE_OFFLINE")
     cable.plug()  # the board has power of its own and thinks it is online: it is told to log in
     bridge.expect("online at", 40)
     app.expect("1-0 vw 7 2", timeout=20)
-    back += exchange(app, 401, 700)
+    back += exchange(app, 401, 700, window=8)
     assert report(app) == [700, 0, 0, 0]
     cable.unplug()
     uno.power_off()
@@ -1068,11 +1073,12 @@ def test_a_thousand_values_each_way_unplugged_and_plugged_in(place, house):
     uno.power_on()
     bridge.expect("online at", 40)
     app.expect("1-0 vw 7 1", timeout=20)
-    back += exchange(app, 701, 1000)
+    back += exchange(app, 701, 1000, window=8)
     assert report(app) == [300, 0, 0, 0]
     assert back == list(range(1, 1001))
 
 
+@one_at_a_time
 @pytest.mark.slow
 def test_a_thousand_values_of_the_uno_on_its_own_account(place, house):
     """The other way round: the board sends as fast as the library lets it, while values come."""
@@ -1100,6 +1106,7 @@ def back_within(app, seconds):
     raise AssertionError(f"the Uno did not come back in {seconds} s")
 
 
+@one_at_a_time
 @pytest.mark.slow
 def test_an_uno_is_back_after_noise(place, house):
     cable, _, bridge = uno_wired(place, house)
@@ -1115,6 +1122,7 @@ def test_an_uno_is_back_after_noise(place, house):
     print(f"back after {took:.0f} s; {bridge.log.count('online at')} logins")
 
 
+@one_at_a_time
 @pytest.mark.slow
 def test_an_uno_is_back_after_its_ring_ran_over(place, house):
     """Without pacing, forty values at once: what --pace is there against."""

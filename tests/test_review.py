@@ -10,10 +10,11 @@ import sys
 import threading
 import time
 
-import blynk_pi
 import pytest
 from clients import OK, USER_NOT_AUTHENTICATED, Hardware, connect, password_hash, until, widget
 from servers import HOST, ROOT
+
+import blynk_pi
 
 LONG_NAME = "x" * 60 + "@" + ".".join(["b" * 60] * 3) + ".com"  # with an app of 100 letters: no file system takes it
 

@@ -4,6 +4,7 @@
 import os
 import re
 import statistics
+import struct
 import threading
 import time
 import uuid
@@ -317,6 +318,7 @@ def test_devices_tags_rules_timers_webhooks_reports(server, pages):  # noqa: F81
     page.see("When V1 is higher than 30: notify me: “Hot: /pin/”")
     page.see("Notifications need the Notifications widget in the project.")
     page.press("New timer")
+    page.wait("dialog input[type=time]")
     page.js(
         "const el = document.querySelector('dialog input[type=time]'); el.value = '06:30'; el.dispatchEvent(new Event('input'))"
     )
@@ -386,6 +388,76 @@ def test_a_chart_in_full_screen_its_periods_and_its_csv(make_server, pages, tmp_
     page.until(lambda: page.find(".plot canvas"), "the live curve")
     hw.close()
     assert page.problems() == []
+
+
+def test_a_report_is_sent_at_once_and_its_file_can_be_downloaded(make_server, mailbox, pages, tmp_path):  # noqa: F811
+    server = make_server(**mailbox.settings)
+    page = pages(f"http://{HOST}:{server.http_port}/")
+    page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    email = someone()
+    page.register(email)
+    make_project(page)
+    page.run("""
+      const s = await at('session.js'), { newWidget } = await at('widgets.js'); const p = s.session.model.projects.get(1);
+      const source = { type: 'DEVICE', deviceIds: [0], reportDataStreams: [{ pin: 2, pinType: 'VIRTUAL', label: 'Temp', isSelected: true }] };
+      await s.createWidget(p, { ...newWidget('REPORT', 9, { x: 0, y: 8, width: 4, height: 1 }), reportSources: [source] }, null);""")
+    minute = int(time.time()) // 60 * 60_000
+    folder = os.path.join(server.data, "data", email)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "history_1-0_v2_minute.bin"), "wb") as f:
+        for back in range(9, 1, -1):
+            f.write(struct.pack(">dq", 21.5, minute - back * 60_000))
+    page.open("project/1/reports")
+    page.press("New report")
+    page.fill("Name", "Daily warmth")
+    page.choose("One line per", "minute")
+    page.press("Save")
+    page.see("Every day at 08:00")
+    page.press("Send now")
+    page.until(lambda: page.find(".list-item .icon-button[download]"), "the file", 30)
+    page.press("Download")
+    page.until(lambda: [name for name in os.listdir(tmp_path) if name.endswith(".zip")], "the zip file")
+    assert "Daily warmth" in mailbox.next_to(email)["subject"]
+
+
+def test_editing_with_a_finger(server, pages):  # noqa: F811
+    page = pages(f"http://{HOST}:{server.http_port}/", width=390, height=800, phone=True)
+    page.register(someone())
+    make_project_by_script(page)
+    page.open("project/1/edit")
+    page.widget("GAUGE")
+    box = page.js(
+        "const r = document.querySelector('.widget[data-type=GAUGE]').getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2, r.width / 4]"
+    )
+
+    def touch(kind, *points):
+        points = [{"x": x, "y": y} for x, y in points]
+        page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def row():
+        return page.run("const s = await at('session.js'); return s.session.model.projects.get(1).first('GAUGE').y")
+
+    x, y, cell = box
+    touch("touchStart", (x, y))  # a swipe scrolls
+    touch("touchMove", (x, y - 40))
+    touch("touchEnd")
+    assert row() == 0 and not page.find("dialog")
+    touch("touchStart", (x, y))  # a finger that rests drags
+    page.wait(".widget.dragged")
+    for step in range(1, 9):
+        touch("touchMove", (x, y + step * cell / 2))
+    touch("touchEnd")
+    page.until(lambda: row() == 4, "the gauge four rows down")
+    touch("touchStart", (x, y + 4 * cell))  # a tap opens the settings
+    touch("touchEnd")
+    page.wait("dialog.side")
+
+
+def make_project_by_script(page):
+    page.run("""
+      const s = await at('session.js'), { newWidget } = await at('widgets.js');
+      const p = await s.createProject({ name: 'Touch', theme: 'Blynk', board: 'ESP8266', connection: 'WI_FI' });
+      await s.createWidget(p, Object.assign(newWidget('GAUGE', 1, { x: 0, y: 0, width: 4, height: 3 }), { pin: 2, pinType: 'VIRTUAL' }), null);""")
 
 
 def test_a_forgotten_password_is_reset_by_mail(make_server, mailbox, pages):  # noqa: F811

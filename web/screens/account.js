@@ -335,8 +335,7 @@ export async function showNotifications(screen) {
 	async function load() {
 		if (token) {
 			const answer = await fetch(`${token}/notifications`).catch(() => null);
-			const entries = answer?.ok ? await answer.json().catch(() => []) : [];
-			logged = (Array.isArray(entries) ? entries : entries.notifications || []).sort((a, b) => timeOf(b) - timeOf(a));
+			logged = answer?.ok ? (await answer.json()).reverse() : [];
 		}
 		draw();
 	}
@@ -346,24 +345,18 @@ export async function showNotifications(screen) {
 	await load();
 }
 
-const timeOf = (entry) => {
-	const time = entry.time ?? entry.ts ?? entry.at ?? 0;
-	return typeof time === "number" ? time : Date.parse(time) || 0;
-};
-const KIND_ICONS = { mail: "mail", email: "mail", push: "bell", sms: "chat", tweet: "chat" };
+const KIND_ICONS = { mail: "mail", sms: "chat", tweet: "chat" };
 
-function logEntry(entry) {
-	const result = entry.result ?? entry.status ?? (entry.sent === true ? "sent" : (entry.error ?? entry.sent ?? ""));
-	const good = entry.sent === true || /^(sent|ok)\b/i.test(String(result));
+function logEntry({ time, kind, target, result }) {
 	return h(
 		".list-item",
-		{ class: good ? "" : "failed" },
-		icon(KIND_ICONS[String(entry.kind).toLowerCase()] || "bell"),
+		{ class: result === "sent" ? "" : "failed" },
+		icon(KIND_ICONS[kind] || "bell"),
 		h(
 			"span.grow",
 			null,
-			h("span", null, [entry.kind, entry.target, entry.text ?? entry.message].filter(Boolean).join(" · ")),
-			h("small", null, [ago(timeOf(entry)), good ? t("sent") : String(result)].filter(Boolean).join(" · ")),
+			h("span", null, `${kind} · ${target}`),
+			h("small", null, `${ago(time)} · ${result === "sent" ? t("sent") : result}`),
 		),
 	);
 }

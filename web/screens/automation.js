@@ -704,30 +704,27 @@ export function showReports(screen) {
 	async function loadFiles() {
 		const token = project.devices.find((d) => d.token)?.token;
 		const answer = token && (await fetch(`${token}/reports`).catch(() => null));
-		const list = answer?.ok ? await answer.json().catch(() => []) : [];
-		const entries = Array.isArray(list) ? list : list.reports || [];
+		const entries = answer?.ok ? await answer.json() : [];
+		const title = (id) => project.first("REPORT")?.reports?.find((report) => report.id === id)?.name || t("Report");
 		replace(
 			files,
 			h("h2", null, t("Files")),
 			h(
 				".list",
 				null,
-				entries.map((entry) => {
-					const path = typeof entry === "string" ? entry : entry.url || entry.path || entry.file || entry.name || "";
-					const name = typeof entry === "string" ? entry.split("/").pop() : entry.name || path.split("/").pop();
-					const time = entry.time ?? entry.ts ?? entry.createdAt ?? entry.at;
-					return h(
+				entries.map(({ name, report, made }) =>
+					h(
 						".list-item",
 						null,
 						icon("file"),
-						h("span.grow", null, h("span", null, name), time && h("small", null, new Date(time).toLocaleString())),
+						h("span.grow", null, title(report), h("small", null, new Date(made).toLocaleString())),
 						h(
 							"a.icon-button",
-							{ href: fileUrl(path), download: "", "aria-label": `${t("Download")}: ${name}`, title: t("Download") },
+							{ href: encodeURIComponent(name), download: name, "aria-label": t("Download"), title: t("Download") },
 							icon("download"),
 						),
-					);
-				}),
+					),
+				),
 			),
 			!entries.length && h("p.hint", null, t("No file yet. They are kept here also when no mail is set up.")),
 		);
@@ -736,16 +733,6 @@ export function showReports(screen) {
 	screen.listen(project, "changed", draw);
 	screen.show(box, files);
 	loadFiles();
-}
-
-// Files are named by the server; only a path on this server is followed.
-function fileUrl(path) {
-	try {
-		const url = new URL(path, location.origin);
-		return `${location.origin}${url.pathname}`;
-	} catch {
-		return "";
-	}
 }
 
 async function addReportWidget(project) {
