@@ -17,9 +17,7 @@ WEB = os.path.join(ROOT, "web")
 NODE = shutil.which("node")
 BUDGET = 150_000  # bytes of the app, each file gzipped as it travels
 NOT_THE_APP = ("admin", "reset")  # pages of their own
-SAME = set(
-    "X|Y|GET|POST|PUT|DELETE|HTML|SMS|LED|LCD|Pin|Token|Firmware|Webhook|Webhooks|Bluetooth LE".split("|")
-)
+SAME = set("X|Y|GET|POST|PUT|DELETE|HTML|SMS|LED|LCD|Pin|Token|Firmware|Webhook|Webhooks|Bluetooth LE".split("|"))
 
 
 def files():
