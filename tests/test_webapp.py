@@ -333,7 +333,9 @@ def test_devices_tags_rules_timers_webhooks_reports(server, pages):  # noqa: F81
     page.press("Set up reports")
     page.press("Choose the pins")
     page.press("Add")
-    page.find("dialog fieldset.pin select")[0].send_keys("V")
+    page.js(
+        "const el = document.querySelector('dialog fieldset.pin select'); el.value = 'v'; el.dispatchEvent(new Event('change'))"
+    )
     page.press("Save")
     page.see("Pins logged for reports: 1")
     page.press("New report")

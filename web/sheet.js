@@ -83,7 +83,7 @@ function clean(draft) {
 		if (value === "" || value === null || value === undefined) delete draft[key];
 }
 
-function tie(input, change, event = "input") {
+function tie(input, change, event = input.tagName === "SELECT" ? "change" : "input") {
 	input.addEventListener(event, () => change(input.type === "checkbox" ? input.checked : input.value));
 	return input;
 }
@@ -149,8 +149,9 @@ export function pinInput(stream, label, { pwm = true } = {}) {
 		number.disabled = !letter;
 		number.required = Boolean(letter);
 	};
-	for (const el of [kind, number, pwmBox]) el.addEventListener("input", read);
+	for (const el of [number, pwmBox]) el.addEventListener("input", read);
 	kind.addEventListener("change", () => {
+		read();
 		if (kind.value && number.value === "") {
 			number.value = "0";
 			read();
