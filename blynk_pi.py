@@ -155,6 +155,7 @@ OK = Status.OK
 ID_HTTP, ID_EVENTOR, ID_SYNC, ID_TIMER, ID_READING = 111, 888, 1111, 7777, 7778
 
 MAX_APP_BODY = 10_000_000  # bytes; a longer announcement closes the connection (spec 01 §3.7)
+MAX_LOGIN_BODY = 65_536  # bytes; the same before the login: strangers cost no memory
 MAX_HARDWARE_BODY = 65_535  # bytes; the length field has two bytes
 FIRST_TAG_ID, FIRST_SELECTOR_ID = 100_000, 200_000  # target ids below are devices (spec 04 §9.3)
 DETECTION_SECONDS = 20  # a connection must show five bytes in this time (spec 01 §2)
@@ -10645,7 +10646,8 @@ class AppSession(Session):
         while size_of_data - at >= 7 and not self.busy and not self.stream.closing:
             command, id, size = APP_HEADER.unpack_from(data, at)
             end = at + 7 if command == 0 else at + 7 + size
-            if command >= 100 or (command and size > MAX_APP_BODY):
+            most = MAX_LOGIN_BODY if self.account is None else MAX_APP_BODY
+            if command >= 100 or (command and size > most):
                 self.stream.close()
                 break
             if end > size_of_data:
@@ -10805,7 +10807,7 @@ def on_register(session: AppSession, id: int, body: bytes) -> Optional[int]:
         return Status.NOT_ALLOWED
     email, sent, app_name = words_of(body, 3, split3)
     email = email.strip().lower()
-    if not valid_email(email) or not valid_app_name(app_name):
+    if not valid_identity(email, app_name):
         return Status.ILLEGAL_COMMAND
     allowed = server.settings.limits_allowed_users
     if allowed and email not in (a.lower() for a in allowed):
@@ -10832,9 +10834,11 @@ def on_register(session: AppSession, id: int, body: bytes) -> Optional[int]:
     return None
 
 
-def valid_app_name(name: str) -> bool:
-    """An app name becomes part of file names: letters, digits and a few signs, at most 100."""
-    return 0 < len(name) <= 100 and name not in (".", "..") and all(c.isalnum() or c in "-_. " for c in name)
+def valid_identity(email: str, app_name: str) -> bool:
+    """Whether an account may be called so: both become one file name, `email.app.user`, which must be nobody else's (no dot
+    in the app's name) and leave room for the marks of temporary files and backups."""
+    plain = app_name.isascii() and all(c.isalnum() or c in "-_ " for c in app_name)
+    return plain and 0 < len(app_name) <= 100 and valid_email(email) and len(encode(f"{email}.{app_name}.user")) <= 230
 
 
 @app(Command.LOGIN, before_login=True)
@@ -14530,7 +14534,7 @@ def admin_put_user(connection: HttpConnection, request: HttpRequest, session: Ad
         given = None
     if email != account.email and not given:
         return admin_error("You need also change password when changing email.")
-    if not valid_email(email) or not valid_app_name(document["appName"]):
+    if not valid_identity(email, document["appName"]):
         return admin_error("Wring email address.")
     other = server.account(email, document["appName"])
     if other is not None and other is not account:
@@ -14934,7 +14938,7 @@ def admin_create_account(connection: HttpConnection, request: HttpRequest, _sess
     server, body = connection.server, admin_body(request)
     email, password = str(body.get("email") or "").strip().lower(), str(body.get("password") or "")
     app_name = str(body.get("app") or "Blynk")
-    if not valid_email(email) or not valid_app_name(app_name):
+    if not valid_identity(email, app_name):
         return admin_error("That is no e-mail address.")
     if not password:
         return admin_error("The password is empty.")
@@ -17539,4 +17543,7 @@ def main(argv: Optional[list[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the loop was there to stop
+        sys.exit(130)

@@ -179,13 +179,16 @@ class Server:
         return self
 
     def wait_listening(self, tls=True, timeout=30):
-        until(lambda: self._accepts(connect, self.http_port), timeout, f"listening on {self.http_port}")
-        if tls:
-            until(lambda: self._accepts(connect_tls, self.https_port), timeout, f"TLS on {self.https_port}")
+        try:
+            until(lambda: self._accepts(connect, self.http_port), timeout, f"listening on {self.http_port}")
+            if tls:
+                until(lambda: self._accepts(connect_tls, self.https_port), timeout, f"TLS on {self.https_port}")
+        except AssertionError as failure:
+            raise AssertionError(f"{failure}\n{self.log()[-3000:]}") from None
 
     def _accepts(self, how, port):
         if self.process.poll() is not None:
-            raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.log()[-3000:]}")
+            raise AssertionError(f"the server ended with {self.process.returncode}")
         try:
             how(HOST, port).close()
             return True

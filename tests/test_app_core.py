@@ -447,3 +447,22 @@ def test_a_new_share_token_ends_the_guests(house, guest):
     id = house.app.command("REFRESH_SHARE_TOKEN", "1")
     guest.expect_status(NOT_ALLOWED, id)
     guest.closed()
+
+
+@pytest.mark.parametrize(
+    ("address", "app_name"),
+    [
+        ("ann@mail.example", "org.Blynk"),  # with ann@mail.example.org there, both would be one file
+        ("a" * 60 + "@" + ".".join(["b" * 60] * 2) + ".de", "x" * 90),  # no file system takes it
+        ("ann@example.com", "ä"),
+        ("ann@example.com", ""),
+    ],
+)
+def test_a_name_that_cannot_be_a_file_of_its_own_is_refused(server, address, app_name):
+    assert server.unknown().ask("REGISTER", address, "hash", app_name) == ILLEGAL_COMMAND
+
+
+def test_before_the_login_no_frame_is_long(server):
+    app = server.unknown()
+    app.sock.sendall(bytes.fromhex("02000100020000"))  # a login of 128 KB is announced
+    app.closed()
