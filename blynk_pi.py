@@ -7002,7 +7002,7 @@ def open_database(server: Any) -> Optional[Database]:
 # server sees what a kill at that moment would have left, which is always whole. Raw data are left out: too large.
 
 MANIFEST = "blynk-pi-backup.json"
-NOT_ARCHIVED = ("raw", "control.json", "control.sock")
+NOT_ARCHIVED = ("raw", "web-gz", "control.json", "control.sock")
 NOT_ARCHIVED_STARTS = ("raw_data.db", "before-restore-", ".")
 # Read in this order: what is later in it may know more than what is earlier, never less.
 ARCHIVE_FIRST = ("journal.old", "journal.log", "aggregation_temp.json")

@@ -197,16 +197,16 @@ def build_uno(defines=()):
 class Uno:
     """A simulated Uno at the cable; its receive ring holds 64 bytes and is filled at the line's speed."""
 
-    def __init__(self, cable, token, *defines):
-        self.cable = cable
-        self.folder = build_uno((f'-DTOKEN="{token}"', f"-DBAUD={cable.baud}", *defines))
+    def __init__(self, cable, token, *defines, baud=9600):
+        self.cable, self.baud = cable, baud  # the simulated UART keeps the line's speed; the cable may be faster
+        self.folder = build_uno((f'-DTOKEN="{token}"', f"-DBAUD={baud}", *defines))
         self.process = None
         self.power_on()
 
     def power_on(self):
         """Starts the program from the beginning."""
         self.process = subprocess.Popen(
-            [f"{self.folder}/uno", f"{self.folder}/board.elf", str(self.cable.baud)],
+            [f"{self.folder}/uno", f"{self.folder}/board.elf", str(self.baud)],
             stdin=self.cable.end.fileno(),
             stdout=self.cable.end.fileno(),
             stderr=subprocess.DEVNULL,

@@ -175,7 +175,11 @@ class Server:
     def start(self, tls=True):
         """Starts the process and waits until it listens, on the TLS port too. Returns itself."""
         self.launch()
-        self.wait_listening(tls)
+        try:
+            self.wait_listening(tls)
+        except BaseException:  # nothing stays behind, also when the user has had enough
+            self.kill()
+            raise
         return self
 
     def wait_listening(self, tls=True, timeout=30):

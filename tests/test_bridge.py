@@ -1025,11 +1025,8 @@ def report(app):
 
 
 def uno_wired(place, house, *options, baud=9600, defines=()):
-    cable = place.keep(Cable(place.folder, baud=10_000_000))  # the simulated UART itself keeps the line's speed
-    cable.baud = 10_000_000
-    fast, cable.baud = cable.baud, baud
-    uno = place.keep(Uno(cable, house.tokens[0], *defines))
-    cable.baud = fast
+    cable = place.keep(Cable(place.folder, baud=10_000_000))
+    uno = place.keep(Uno(cable, house.tokens[0], *defines, baud=baud))
     bridge = place.keep(
         Bridge("-c", cable.path, "-b", baud, "-s", f"{HOST}:{house.server.http_port}", "--reset", "never", *options)
     )
