@@ -9590,7 +9590,9 @@ class Reports:
             planned = self._key(project, report["id"]) in self.timers or self.waits(project, report["id"])
             if not planned and is_periodic(report) and report["isActive"] and valid_report(report):
                 if report.get("lastRunResult") != "EXPIRED":
+                    shown = report["nextReportAt"]  # the app's document stays as it came
                     self.schedule(project, report, self.loop.now_ms)
+                    report["nextReportAt"] = shown
 
     def _take_up(self, project: Project, report: Document) -> None:
         if not (is_periodic(report) and report["isActive"] and valid_report(report)):
@@ -15872,6 +15874,7 @@ def make_certificate(folder: str, kind: str, names: list[str]) -> None:
     The end is a fixed day, so that a Pi without a clock, which thinks it is 1970, makes a lasting certificate as well.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.chmod(folder, 0o700)
     work = os.path.join(folder, f".new-{kind}-{os.getpid()}.")
     request, key, cert, messages = (work + ending for ending in ("cnf", "key", "crt", "log"))
     days = max(3650, int(OWN_CERTIFICATES_END - time.time()) // 86400)
@@ -17008,9 +17011,12 @@ class Control:
         if not LOCAL_SOCKETS:
             return None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)  # it is never open to others, not even for a moment
+        # Never open to others, not even for a moment. The umask is the whole process's, and another thread may be making
+        # a folder just now: the owner's rights stay in it.
+        mask = os.umask(0o077)
         try:
             sock.bind(self.path)
+            os.chmod(self.path, 0o600)
             sock.listen(8)
         except OSError:  # path too long, or a file system without sockets
             sock.close()
