@@ -24,6 +24,7 @@ import multiprocessing
 import os
 import resource
 import selectors
+import socket
 import statistics
 import struct
 import subprocess
@@ -33,7 +34,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from clients import OK, App, Hardware, connect, connect_tls, new_email, password_hash
+from clients import OK, App, Hardware, connect, connect_tls, new_email, password_hash, widget
 from servers import HOST, Server, rss_kb_of
 
 # The Java server's figures on the machine the budgets were written for: messages a second on one core.
@@ -594,6 +595,39 @@ def measure_latency(bench):
     yield Row("latency board to app, max", took[-1], "µs")
 
 
+def latency_p99(bench, *where):
+    process, pipe = in_process(bench, one_at_a_time, *where, 1500, 0.001)
+    took = sorted(pipe.recv())
+    process.join()
+    return took[int(len(took) * 0.99)]
+
+
+def measure_hanging(bench):
+    """The same while every network worker hangs: a mail server and a webhook's server that never answer."""
+    if bench.options.server:
+        return
+    with socket.create_server((HOST, 0)) as hole:
+        port = hole.getsockname()[1]
+        mail = {"mail_host": HOST, "mail_port": port, "mail_security": "none", "mail_username": "bench@example.com"}
+        server = bench.new_server("hanging", mail_password="none", **mail)
+        server.start()
+        app = App(HOST, server.https_port)
+        email = new_email("hanging")
+        assert app.register(email) == OK and app.login(email) == OK  # the greeting mail holds one worker
+        app.make_project(1, widgets=[widget("WEBHOOK", 1, pin=20, url=f"http://{HOST}:{port}/")])
+        with Hardware(HOST, server.http_port, app.token()) as hw:
+            hw.send("vw 20 1")  # and this call the other
+            hw.ping()
+            who, tokens = bench.prepare()
+            quiet = latency_p99(bench, bench.host, bench.http_port, bench.https_port, who, tokens[0])
+            hung = latency_p99(bench, HOST, server.http_port, server.https_port, email, app.token())
+        app.close()
+        server.finish()
+    yield Row(
+        "latency p99, network workers hang", hung, "µs", 2 * quiet, note=f"quiet {quiet:.0f} µs, budget twice that"
+    )
+
+
 def measure_http(bench):
     """HTTP on the plain port, sixteen connections."""
     _, tokens = bench.prepare()
@@ -677,6 +711,7 @@ MEASURES = (
     ("forward", measure_forward),
     ("command", measure_command),
     ("latency", measure_latency),
+    ("hanging", measure_hanging),
     ("http", measure_http),
     ("graphs", measure_graphs),
     ("handshake", measure_handshake),
