@@ -10,6 +10,7 @@ Standard library only.
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -65,7 +66,13 @@ def distribution_python():
 
 
 def free_ports(count):
-    held = [socket.create_server((HOST, 0)) for _ in range(count)]
+    """Ports below those the system gives to outgoing connections: nobody takes one in between."""
+    held = []
+    while len(held) < count:
+        try:
+            held.append(socket.create_server((HOST, random.randrange(15_000, 32_000))))
+        except OSError:
+            continue
     ports = [s.getsockname()[1] for s in held]
     for s in held:
         s.close()

@@ -126,8 +126,9 @@ def test_passwd_in_a_terminal_asks_twice_and_shows_nothing(java_folder):
         shown += read_until(main, b"once more: ")
         os.write(main, second.encode() + b"\n")
         shown += read_until(main, b"changed")
-        os.close(main)
-        assert process.wait(20) == code
+        ended = process.wait(20)
+        os.close(main)  # not before: its last words would have nowhere to go
+        assert ended == code
         assert b"secret" not in shown
         assert (b"(Blynk) is changed" in shown) == (code == 0) and (b"nothing is changed" in shown) == (code == 1)
 

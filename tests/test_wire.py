@@ -238,8 +238,8 @@ def test_a_tls_board_with_the_old_login_command_is_a_board(house):
 
 def test_a_tls_board_whose_first_frame_has_another_id_is_taken_for_an_app(house):
     hw = house.server.hardware(tls=True)
-    hw.command("HARDWARE_LOGIN", house.tokens[0].encode(), id=2)  # an app's frame of two megabytes begins so
-    hw.quiet()
+    hw.command("HARDWARE_LOGIN", house.tokens[0].encode(), id=2)  # an app's frame of two megabytes begins so: too long
+    hw.closed()
 
 
 def test_an_app_on_the_plain_port_is_taken_for_a_board(server):
