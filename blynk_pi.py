@@ -1408,7 +1408,7 @@ class Quota:
         return True
 
 
-# -- HTTP/1.1 ----------------------------------------------------------------------------------------------------------
+# -- 3a HTTP/1.1 -------------------------------------------------------------------------------------------------------
 # Bytes in, events out; no sockets, no clock, no logging. An `HttpParser` turns the bytes of one connection
 # into requests: `feed(data)`, then `next()` until it says None. Whatever a client does wrong is an
 # `HttpError` that carries the status to answer before the connection is closed. Bodies come in pieces, so
@@ -1781,7 +1781,7 @@ def parse_query(query: str | None, limit: int = 1024) -> dict[str, list[str]]:
     return result
 
 
-# -- WebSocket ---------------------------------------------------------------------------------------------------------
+# -- 3b WebSocket ------------------------------------------------------------------------------------------------------
 # RFC 6455, the server's side, without extensions: `feed(data)`, then `next()` until it says None. Messages
 # come out whole, however they were cut; control frames come out between the pieces of a message. A client's
 # mistake is a `WebSocketError` with the close code to send. Spec 01 §11. Used by room 12 only.
@@ -1969,7 +1969,7 @@ def ws_handshake(request: HttpRequest) -> str:
     return base64.b64encode(hashlib.sha1(key + _WS_GUID).digest()).decode("ascii")
 
 
-# -- MQTT --------------------------------------------------------------------------------------------------------------
+# -- 3c MQTT -----------------------------------------------------------------------------------------------------------
 # MQTT 3.1 and 3.1.1, the server's side: `feed(data)`, then `next()` until it says None. A packet is a tuple
 # that begins with its type. Malformed or too long: `MqttError`, close the connection (spec 01 §10). Which
 # packets mean what to a device is room 12f's.
@@ -5090,7 +5090,7 @@ class Store:
             self.lock.release()
 
 
-# -- 6b. History -------------------------------------------------------------------------------------------------------
+# -- 6b History --------------------------------------------------------------------------------------------------------
 # Minute, hour and day averages of the pins that a graph or a report shows, in the Java server's files (spec 05 §5-7).
 #
 #   Series.add          the hot path: one addition per value, nothing else
@@ -6197,7 +6197,7 @@ def read_java_tokens(path: str) -> dict[str, Document]:
         return {}
 
 
-# -- 6c. Raw data ------------------------------------------------------------------------------------------------------
+# -- 6c Raw data -------------------------------------------------------------------------------------------------------
 # Every value of every pin as it came, text too; off unless `raw_data.store` says where: "sqlite" (raw_data.db in the
 # data folder), "csv" (a folder `raw` there) or "postgres" (the Java server's table, through room 6d). Values are
 # gathered in memory, bounded, and written in one go per journal interval; what cannot be written is tried again, then
@@ -6466,7 +6466,7 @@ def open_raw_data(server: Any) -> Optional[RawData]:
     return kind(server) if kind is not None else None
 
 
-# -- 6d. Database ------------------------------------------------------------------------------------------------------
+# -- 6d Database -------------------------------------------------------------------------------------------------------
 # PostgreSQL mode (`database.enabled`, spec 05 §10): accounts are mirrored, several servers behind one database find out
 # whose a token is, redeem and clone codes and flashed tokens live there. All work is done in a thread of its own, one
 # piece after the other; a database that is away delays nobody: what asks is told "not found", what tells is tried again
@@ -6996,7 +6996,7 @@ def open_database(server: Any) -> Optional[Database]:
     return Database(server, psycopg)
 
 
-# -- 6e. Back-ups ------------------------------------------------------------------------------------------------------
+# -- 6e Back-ups -------------------------------------------------------------------------------------------------------
 # One archive of the whole data folder, `.tar.gz`, with a list of its files and their checksums as its last member, read
 # back before it gets its name. Used by the sub-commands and the admin page, in a worker thread: a back-up of a running
 # server sees what a kill at that moment would have left, which is always whole. Raw data are left out: too large.
@@ -9458,7 +9458,7 @@ REPLAY["c"] = replay_changed
 REPLAY["t"] = replay_timers
 
 
-# -- 9c. Reports -------------------------------------------------------------------------------------------------------
+# -- 9b Reports --------------------------------------------------------------------------------------------------------
 # Tables of the history, zipped, mailed and kept for download: on demand, or daily, weekly, monthly by the wall clock of
 # a time zone (spec 05 §8). The report objects live in the REPORT widget's document; here are their timers and what
 # makes them: one after the other, in a net thread, streamed into the zip; a month of minutes is never text in memory.
@@ -12010,7 +12010,7 @@ def published_project(
     return None
 
 
-# -- 11g Mail that the app asks for (spec 03a §2.9, 03b §7) ------------------------------------------------------------
+# -- 11i Mail that the app asks for (spec 03a §2.9, 03b §7) ------------------------------------------------------------
 
 
 def answer_mail(session: AppSession, id: int, failed: int = Status.NOTIFICATION_ERROR) -> Callable[[bool], object]:
@@ -12203,7 +12203,7 @@ RESET_STEPS: dict[str, Callable[[AppSession, int, list[str]], Optional[int]]] = 
 }
 
 
-# -- 11h Graphs and reports (spec 03b §9, §10, §5.1) -------------------------------------------------------------------
+# -- 11j Graphs and reports (spec 03b §9, §10, §5.1) -------------------------------------------------------------------
 
 
 def graph_of(session: AppSession, words: list[str]) -> tuple[Project, Document, Optional[int]]:
